@@ -1,0 +1,7 @@
+"""Building, training and using multi-task networks."""
+
+from mtl_keras.training.build import build
+from mtl_keras.training.errors import NonFiniteLossError
+from mtl_keras.training.model import MultiTaskModel
+
+__all__ = ["MultiTaskModel", "NonFiniteLossError", "build"]

@@ -1,0 +1,82 @@
+"""From a trunk, tasks and a way to share to a model."""
+
+from typing import Any
+
+import keras
+
+from mtl_keras import sharing as sharings
+from mtl_keras import trunks
+from mtl_keras.tasks import Task
+from mtl_keras.training.model import MultiTaskModel
+
+
+def build(
+    trunk: Any,
+    tasks: list[Task],
+    sharing: Any = "hard",
+    image_size: tuple[int, int] = (320, 320),
+    name: str | None = None,
+) -> MultiTaskModel:
+    """Builds one network for several tasks.
+
+    Args:
+        trunk: `mtl_keras.trunks.Trunk`, or what `mtl_keras.trunks.create` makes one of: a
+            registered name, a `keras_hub` backbone or a `keras.applications` model.
+        tasks: List of `mtl_keras.tasks.Task`, with different names.
+        sharing: `mtl_keras.sharing.Sharing`, or a registered name.
+        image_size: `(height, width)` in pixels, multiples of 32: the size to which images are
+            letterboxed for prediction. Training may use other sizes where the trunk allows it.
+        name: Optional string, name of the model.
+
+    Returns:
+        A `MultiTaskModel`, not compiled. Its input is `(batch, height, width, 3)` in [0, 255];
+        its outputs are a dict, task name to raw outputs.
+
+    Raises:
+        ValueError: If an argument is not as described.
+
+    Example:
+
+    ```python
+    import mtl_keras as mtl
+    model = mtl.build(
+        mtl.trunks.create("efficientnet_lite0", weights=None),
+        tasks=[mtl.tasks.Detection(num_classes=10), mtl.tasks.Segmentation(num_classes=11)],
+        sharing="hard",
+        image_size=(64, 64),
+    )
+    assert sorted(model.output) == ["detection", "segmentation"]
+    ```
+    """
+    if not isinstance(trunk, trunks.Trunk):
+        trunk = trunks.create(trunk)
+    tasks = tuple([tasks] if isinstance(tasks, Task) else tasks)
+    if not tasks or any(not isinstance(task, Task) for task in tasks):
+        raise ValueError(f"`tasks` must be a list of `mtl_keras.tasks.Task`. Received: {tasks!r}")
+    names = [task.name for task in tasks]
+    if len(set(names)) != len(names):
+        raise ValueError(f"`tasks` must have different names. Received names: {names}")
+    image_size = tuple(image_size)
+    if len(image_size) != 2 or any(side < 32 or side % 32 for side in image_size):
+        raise ValueError(
+            "`image_size` must be (height, width), both positive multiples of 32. "
+            f"Received: image_size={image_size}"
+        )
+    sharing = sharings.get(sharing)
+
+    inputs = keras.Input((None, None, 3), name="image")
+    features = sharing.features(inputs, trunk, tasks)
+    outputs = {}
+    for task in tasks:
+        own = features[task.name]
+        head = task.head({level: x.shape[-1] for level, x in own.items()})
+        outputs[task.name] = head(own)
+    return MultiTaskModel(
+        inputs,
+        outputs,
+        trunk=trunk,
+        tasks=tasks,
+        sharing=sharing,
+        image_size=image_size,
+        name=name,
+    )

@@ -1,0 +1,49 @@
+"""What depends on the backend outside the training step: calls out of the graph, the device."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+
+def call(function: Callable, tensors: dict) -> None:
+    """Calls a Python function with NumPy arrays, from inside a compiled function or outside.
+
+    Args:
+        function: Called with keyword arguments for its effect; what it returns is ignored.
+        tensors: Dict, argument name to tensor.
+    """
+    names, values = list(tensors), list(tensors.values())
+
+    def run(*arrays):
+        function(**{n: np.asarray(a) for n, a in zip(names, arrays, strict=True)})
+        return np.int32(0)
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.numpy_function(run, values, tf.int32, stateful=True)
+    elif backend == "jax":
+        import jax
+
+        jax.debug.callback(lambda *arrays: (run(*arrays), None)[1], *values, ordered=True)
+    else:
+        run(*(keras.ops.convert_to_numpy(value) for value in values))
+
+
+def wait() -> None:
+    """Waits until the calls that are under way have been made."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.effects_barrier()
+
+
+def cpu_only_tensorflow() -> bool:
+    """Says whether the backend is TensorFlow without an accelerator."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")

@@ -1,0 +1,96 @@
+"""From pictures of any size to predictions in each picture's own pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from mtl_keras.data.images import read_image
+from mtl_keras.data.letterbox import PAD_VALUE
+from mtl_keras.tasks import Geometry
+
+
+def predict_images(
+    model: Any, images: list, score_threshold: float, verbose: bool = False
+) -> list[dict]:
+    """See `MultiTaskModel.predict_images`."""
+    if not 0.0 <= score_threshold <= 1.0:
+        raise ValueError(
+            f"`score_threshold` must be in [0, 1]. Received: score_threshold={score_threshold}"
+        )
+    if isinstance(images, (str, bytes)) or hasattr(images, "__fspath__"):
+        raise ValueError(f"`images` must be a list of images. Received one path: {images!r}")
+    predict = predict_function(model)
+    bar = keras.utils.Progbar(len(images), verbose=1 if verbose else 0, unit_name="image")
+    results = []
+    for image in images:
+        pixels = read_image(image)
+        found = {
+            name: {key: keras.ops.convert_to_numpy(value)[0] for key, value in predictions.items()}
+            for name, predictions in predict(pixels[None]).items()
+        }
+        results.append(
+            {task.name: task.present(found[task.name], score_threshold) for task in model.tasks}
+        )
+        bar.add(1)
+    return results
+
+
+def predict_function(model: Any) -> Callable:
+    """Returns the compiled function from one size of uint8 images to predictions.
+
+    Args:
+        model: `MultiTaskModel`.
+
+    Returns:
+        A function of `(batch, height, width, 3)` uint8 images, all of one size, that gives a
+        dict, task name to predictions in the pixels of those images. It is made once a model.
+    """
+    made = getattr(model, "_predict_images_function", None)
+    if made is None:
+        made = _tensorflow(model) if keras.backend.backend() == "tensorflow" else _eager(model)
+        model._predict_images_function = made
+    return made
+
+
+def _tensorflow(model: Any) -> Callable:
+    import tensorflow as tf
+
+    from mtl_keras.data.letterbox import letterbox, letterbox_scale
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
+        autograph=False,
+    )
+    def predict(images):
+        height, width = tf.unstack(tf.shape(images)[1:3])
+        canvas, _ = letterbox(images, model.image_size)
+        _, *content = letterbox_scale(height, width, model.image_size)
+        outputs = model(canvas, training=False)
+        return _decode(model, outputs, Geometry(tuple(content), (height, width)))
+
+    return predict
+
+
+def _eager(model: Any) -> Callable:
+    """Other backends: the network is compiled by Keras, the rest runs as it is called."""
+
+    def predict(images):
+        original = images.shape[1:3]
+        scale = min(to / of for to, of in zip(model.image_size, original, strict=True))
+        content = tuple(
+            min(max(round(side * scale), 1), limit)
+            for side, limit in zip(original, model.image_size, strict=True)
+        )
+        resized = ops.image.resize(ops.cast(images, "float32"), content, antialias=True)
+        pad = [(0, limit - side) for side, limit in zip(content, model.image_size, strict=True)]
+        canvas = ops.pad(resized, [(0, 0), *pad, (0, 0)], constant_values=PAD_VALUE)
+        outputs = model.predict_on_batch(canvas)
+        return _decode(model, outputs, Geometry(content, original))
+
+    return predict
+
+
+def _decode(model: Any, outputs: dict, geometry: Geometry) -> dict:
+    return {task.name: task.decode(outputs[task.name], geometry) for task in model.tasks}

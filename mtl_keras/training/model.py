@@ -1,0 +1,313 @@
+"""The model: a functional `keras.Model` with several tasks."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from mtl_keras.training import host
+from mtl_keras.training.inference import predict_images
+from mtl_keras.training.step import BackendStep
+
+
+@keras.saving.register_keras_serializable(package="mtl_keras")
+class MultiTaskModel(BackendStep, keras.Model):
+    """A functional Keras model whose outputs, targets, losses and metrics are dicts by task.
+
+    `mtl_keras.build` makes it. `fit`, `evaluate`, `save` and the rest are Keras' own; datasets
+    yield `(images, targets)` or `(images, targets, sample_weight)`, as `mtl_keras.data.batches`
+    makes them.
+
+    Args:
+        inputs: Input of the network.
+        outputs: Dict, task name to raw outputs.
+        trunk: The `Trunk` that was used.
+        tasks: Tuple of `Task`.
+        sharing: The `Sharing` that was used.
+        image_size: `(height, width)` to which images are letterboxed for prediction.
+        name: Optional string.
+
+    Attributes:
+        trunk: The `Trunk`.
+        tasks: Tuple of `Task`.
+        sharing: The `Sharing`.
+        image_size: `(height, width)`.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        outputs: dict,
+        trunk: Any = None,
+        tasks: tuple = (),
+        sharing: Any = None,
+        image_size: tuple[int, int] = (320, 320),
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.trunk = trunk
+        self.tasks = tuple(tasks)
+        self.sharing = sharing
+        self.image_size = tuple(image_size)
+
+    # === Compile ===
+    def compile(
+        self,
+        optimizer: Any = "adamw",
+        loss_weights: dict[str, float] | None = None,
+        on_nonfinite: str = "raise",
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Prepares for training. Losses and metrics come from the tasks.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            loss_weights: Optional dict, task name to the weight of its loss (default 1).
+            on_nonfinite: What to do with a batch whose loss or gradient is not finite: `"raise"`
+                stops training with a `NonFiniteLossError` that names the task; `"skip"` leaves
+                the batch out and counts it as `skipped` in the logs. Neither lets it reach
+                weights, statistics or the state of the optimizer.
+            jit_compile: Whether to use XLA. `"auto"`: on an accelerator, and always with JAX;
+                on the CPU with TensorFlow it would be several times slower, so it is off.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `auto_scale_loss` of Keras.
+
+        Raises:
+            ValueError: If weights are given for unknown tasks, `on_nonfinite` is unknown, or a
+                loss or metrics are given, which belong to the tasks.
+        """
+        names = [task.name for task in self.tasks]
+        unknown = sorted(set(loss_weights or {}) - set(names))
+        if unknown:
+            raise ValueError(
+                f"`loss_weights` has unknown tasks {unknown}; the tasks are {names}"
+            )
+        if on_nonfinite not in ("raise", "skip"):
+            raise ValueError(
+                f"`on_nonfinite` must be 'raise' or 'skip'. Received: {on_nonfinite!r}"
+            )
+        for argument in ("loss", "metrics", "weighted_metrics"):
+            if kwargs.pop(argument, None) is not None:
+                raise ValueError(
+                    f"`{argument}` belongs to the tasks and can't be given to compile(); "
+                    "subclass a task to change it"
+                )
+        if jit_compile == "auto" and host.cpu_only_tensorflow():
+            jit_compile = False
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        self.loss_weights = {name: float((loss_weights or {}).get(name, 1.0)) for name in names}
+        self.on_nonfinite = on_nonfinite
+        self._compile_arguments = {
+            "loss_weights": loss_weights,
+            "on_nonfinite": on_nonfinite,
+            "jit_compile": jit_compile,
+            **kwargs,
+        }
+        self._loss_trackers = {
+            name: keras.metrics.Mean(name=f"{name}_loss") for name in names
+        }
+        self._skipped = keras.metrics.Sum(name="skipped")
+        self._task_metrics = {task.name: task.metrics() for task in self.tasks}
+        self._evaluators = {
+            task.name: evaluator for task in self.tasks if (evaluator := task.evaluator())
+        }
+
+    def get_compile_config(self) -> dict:
+        """Returns what `compile_from_config` needs to compile an equal model."""
+        if not self.compiled:
+            return {}
+        optimizer = self.optimizer
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = optimizer.inner_optimizer
+        return {
+            "optimizer": keras.saving.serialize_keras_object(optimizer),
+            **self._compile_arguments,
+        }
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles as `get_compile_config` described, with room for the optimizer's state."""
+        config = dict(config)
+        optimizer = keras.saving.deserialize_keras_object(config.pop("optimizer"))
+        self.compile(optimizer=optimizer, **config)
+        self.optimizer.build(self.trainable_variables)
+
+    # === Losses and metrics ===
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ) -> Any:
+        """Computes each task's loss, tracks it, and returns the weighted sum.
+
+        Args:
+            x: Images; not used.
+            y: Dict, task name to targets. A task that is not in it has no labels in this batch.
+            y_pred: Dict, task name to raw outputs.
+            sample_weight: Optional weights of shape `(batch,)`, for all tasks, or a dict, task
+                name to such weights.
+            training: Whether the batch is trained on; metrics are measured where it is not.
+
+        Returns:
+            Float32 scalar: the tasks' losses, each times its weight, plus `model.losses`.
+        """
+        losses = self.task_losses(y, y_pred, sample_weight)
+        batch = ops.cast(ops.shape(x)[0], "float32")
+        # What the step of the backend asks to name the culprit; of this trace, not state.
+        self._finite = {name: ops.isfinite(loss) for name, loss in losses.items()}
+        for name, loss in losses.items():
+            finite = self._finite[name]
+            self._loss_trackers[name].update_state(
+                ops.where(finite, loss, 0.0), ops.cast(finite, "float32") * batch
+            )
+        if not training:
+            self._measure(y, y_pred, sample_weight)
+        self._measured = not training
+        total = sum(self.loss_weights[name] * loss for name, loss in losses.items())
+        for penalty in self.losses:
+            total = total + ops.cast(penalty, "float32")
+        return total
+
+    def task_losses(self, targets: dict, outputs: dict, sample_weight: Any = None) -> dict:
+        """Computes the loss of each task that has targets.
+
+        Args:
+            targets: Dict, task name to targets.
+            outputs: Dict, task name to raw outputs.
+            sample_weight: See `compute_loss`.
+
+        Returns:
+            Dict, task name to a float32 scalar.
+        """
+        unknown = sorted(set(targets) - {task.name for task in self.tasks})
+        if unknown:
+            raise ValueError(
+                f"targets hold unknown tasks {unknown}; the tasks are "
+                f"{[task.name for task in self.tasks]}"
+            )
+        losses = {}
+        for task in self.tasks:
+            if task.name in targets:
+                loss = task.loss(targets[task.name], outputs[task.name])
+                weight = _of_task(sample_weight, task.name)
+                if weight is not None:
+                    loss = loss * ops.reshape(ops.cast(weight, "float32"), (-1,))
+                losses[task.name] = ops.mean(loss)
+        return losses
+
+    def _measure(self, targets: dict, outputs: dict, sample_weight: Any) -> None:
+        for task in self.tasks:
+            if task.name not in targets:
+                continue
+            weight = _of_task(sample_weight, task.name)
+            for metric in self._task_metrics[task.name]:
+                metric.update_state(targets[task.name], outputs[task.name], weight)
+            if task.name in self._evaluators:
+                evaluator = self._evaluators[task.name]
+                tensors = evaluator.inputs(targets[task.name], outputs[task.name])
+                if weight is not None:
+                    tensors["weight"] = ops.cast(weight, "float32")
+                host.call(evaluator.update, tensors)
+
+    @property
+    def metrics(self) -> list:
+        """Trackers and metrics that Keras resets at the start of each epoch and evaluation."""
+        found = super().metrics
+        if self.compiled:
+            found = [*found, *self._loss_trackers.values(), self._skipped]
+            found += [metric for metrics in self._task_metrics.values() for metric in metrics]
+        seen: list = []
+        for metric in found:
+            if not any(metric is other for other in seen):
+                seen.append(metric)
+        return seen
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None) -> dict:
+        """Returns the losses of the epoch so far and, in an evaluation, the metrics."""
+        logs = {"loss": self._loss_tracker.result()}
+        logs.update({f"{n}_loss": tracker.result() for n, tracker in self._loss_trackers.items()})
+        if not self._measured:
+            if self.on_nonfinite == "skip":
+                logs["skipped"] = self._skipped.result()
+            return logs
+        for metrics in self._task_metrics.values():
+            for metric in metrics:
+                logs.update(metric.result())
+        return logs
+
+    def evaluate(self, *args: Any, return_dict: bool = False, **kwargs: Any) -> Any:
+        """Measures losses and metrics of all tasks in one pass.
+
+        Arguments are those of `keras.Model.evaluate`. Boxes are measured by the COCO evaluator
+        and masks by IoU, in the pixels of the letterboxed images.
+
+        Returns:
+            Dict of metrics by name with `return_dict=True`, else the list of its values.
+        """
+        self._assert_compile_called("evaluate")
+        for evaluator in self._evaluators.values():
+            evaluator.reset()
+        logs = super().evaluate(*args, return_dict=True, **kwargs)
+        host.wait()
+        for evaluator in self._evaluators.values():
+            logs.update(evaluator.result())
+        return logs if return_dict else list(logs.values())
+
+    # === Use ===
+    def predict_images(
+        self, images: list, score_threshold: float = 0.3, verbose: bool = False
+    ) -> list[dict]:
+        """Predicts on pictures of any sizes, in each picture's own pixels.
+
+        Args:
+            images: List of paths, or of arrays `(height, width)`, `(height, width, 1)`, `(…, 3)`
+                or `(…, 4)`, uint8 or uint16.
+            score_threshold: Float in [0, 1], boxes that score less are left out.
+            verbose: Whether to show a progress bar.
+
+        Returns:
+            List of dicts, one an image: task name to predictions. Detection has `boxes` (n, 4)
+            float32 xyxy in pixels, `scores` (n,) float32 and `classes` (n,) int32, best first;
+            segmentation has `mask` (height, width) int32.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If something is not an image, or `score_threshold` is not in [0, 1].
+        """
+        return predict_images(self, images, score_threshold, verbose)
+
+    # === Serialisation ===
+    def get_config(self) -> dict:
+        """Returns what `mtl_keras.build` needs to build an equal model."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "trunk": serialize(self.trunk),
+            "tasks": [serialize(task) for task in self.tasks],
+            "sharing": serialize(self.sharing),
+            "image_size": list(self.image_size),
+            "policy": self.dtype_policy.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "MultiTaskModel":
+        """Builds the model that `get_config` described."""
+        from mtl_keras.training.build import build
+
+        def deserialize(part):
+            return keras.saving.deserialize_keras_object(part, custom_objects=custom_objects)
+
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(config["policy"])
+        try:
+            return build(
+                deserialize(config["trunk"]),
+                [deserialize(task) for task in config["tasks"]],
+                deserialize(config["sharing"]),
+                tuple(config["image_size"]),
+                name=config["name"],
+            )
+        finally:
+            keras.config.set_dtype_policy(policy)
+
+
+def _of_task(sample_weight: Any, name: str) -> Any:
+    return sample_weight.get(name) if isinstance(sample_weight, dict) else sample_weight

@@ -1,0 +1,100 @@
+"""The training step with TensorFlow (only): nothing that is not finite reaches the model."""
+
+from typing import Any
+
+import tensorflow as tf
+from keras import tree
+
+from mtl_keras.training.errors import NonFiniteLossError
+
+_MARK = "mtl_keras: not finite:"
+
+
+class TensorFlowStep:
+    """Mix-in for `MultiTaskModel`."""
+
+    def train_step(self, data: Any) -> dict:
+        """Runs one step: forward, losses, gradients, update; leaves a non-finite batch out."""
+        x, y, sample_weight = _unpack(data)
+        statistics = [v.value for v in self.non_trainable_variables]
+        before = [tf.identity(value) for value in statistics]
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        loss_finite = tf.math.is_finite(loss)
+        gradient_finite = tf.constant(True)
+        if not _scales_loss(self.optimizer):
+            # A loss scale finds its range by overflowing: its optimizer leaves those steps out.
+            norm = tf.linalg.global_norm([g for g in gradients if g is not None])
+            gradient_finite = tf.math.is_finite(norm)
+        finite = loss_finite & gradient_finite
+
+        def update():
+            self.optimizer.apply([_dense(g) for g in gradients], variables)
+            return tf.constant(True)
+
+        def restore():
+            for value, old in zip(statistics, before, strict=True):
+                value.assign(old)
+            return tf.constant(False)
+
+        # The update may only start when the forward pass has written its statistics, and the
+        # optimizer must have its variables before the branches are traced.
+        if not self.optimizer.built:
+            with tf.init_scope():
+                self.optimizer.build(variables)
+        tf.cond(finite, update, restore)
+        if self.on_nonfinite == "raise":
+            _stop_unless(finite, self._finite)
+        self._skipped.update_state(tf.cast(~finite, "float32"))
+        images = tf.cast(tf.shape(tree.flatten(x)[0])[0], "float32")
+        self._loss_tracker.update_state(
+            tf.where(finite, loss, 0.0), sample_weight=tf.where(finite, images, 0.0)
+        )
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains, as `keras.Model.fit` does.
+
+        Raises:
+            NonFiniteLossError: If a loss or gradient is not finite and the model was compiled
+                with `on_nonfinite="raise"`.
+        """
+        x = args[0] if args else kwargs.get("x")
+        if isinstance(x, tf.data.Dataset):
+            # Keras warns of its own default where a dataset has an order already.
+            kwargs.setdefault("shuffle", False)
+        try:
+            return super().fit(*args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            message = str(error)
+            if _MARK not in message:
+                raise
+            named = message.split(_MARK, 1)[1].split(".", 1)[0]
+            culprits = tuple(name for name in named.split(";") if name) or ("gradient",)
+            raise NonFiniteLossError(culprits) from None
+
+
+def _stop_unless(finite: Any, of_task: dict) -> None:
+    names = [tf.where(value, "", f"{name};") for name, value in of_task.items()]
+    message = tf.strings.join([_MARK, *names, "."], separator="")
+    tf.debugging.Assert(finite, [message], summarize=1)
+
+
+def _scales_loss(optimizer: Any) -> bool:
+    from keras.optimizers import LossScaleOptimizer
+
+    return isinstance(optimizer, LossScaleOptimizer)
+
+
+def _dense(gradient: Any) -> Any:
+    return tf.convert_to_tensor(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
+def _unpack(data: Any) -> tuple:
+    from keras.utils import unpack_x_y_sample_weight
+
+    return unpack_x_y_sample_weight(data)

@@ -1,0 +1,64 @@
+"""EfficientNet-Lite0, hard sharing: boxes and masks of cell nuclei.
+
+Command: python zoo/train.py efficientnet_lite0_hard_nuclei --out runs/nuclei
+"""
+
+import os
+
+import keras
+
+import mtl_keras as mtl
+from mtl_keras.training.recipe import Recipe
+
+
+def data():
+    root = os.path.join(os.environ.get("MTL_KERAS_DATA", "../shared/data"), "nuclei")
+    return mtl.data.from_coco(
+        {split: os.path.join(root, f"{split}.json") for split in ("train", "val")},
+        os.path.join(root, "images"),
+        name="nuclei",
+    )
+
+
+def model(builder):
+    classes = builder.info.features["objects"]["label"].names
+    return mtl.build(
+        mtl.trunks.create("efficientnet_lite0", weights="imagenet"),
+        tasks=[
+            mtl.tasks.Detection(len(classes), levels=("P2", "P3", "P4"), class_names=classes),
+            mtl.tasks.Segmentation(len(classes) + 1, class_names=["background", *classes]),
+        ],
+        sharing="hard",
+        image_size=(512, 512),
+        name="efficientnet_lite0_hard_nuclei",
+    )
+
+
+def optimizer(steps):
+    warmup = min(300, steps // 10)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        1e-5, steps - warmup, alpha=0.01, warmup_target=1e-3, warmup_steps=warmup
+    )
+    adamw = keras.optimizers.AdamW(schedule, weight_decay=0.05, global_clipnorm=5.0)
+    adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adamw
+
+
+recipe = Recipe(
+    name="efficientnet_lite0_hard_nuclei",
+    data=data,
+    model=model,
+    optimizer=optimizer,
+    # Crops at about the scale that a picture has in the 512 x 512 letterbox; no way is up.
+    augment=mtl.data.Augment(
+        scale=(0.4, 1.4),
+        flip="both",
+        rotate90=True,
+        colour=0.4,
+        grayscale=0.15,
+        invert=0.15,
+        reference_size=(512, 512),
+    ),
+    epochs=60,
+    train_size=(256, 256),
+)
