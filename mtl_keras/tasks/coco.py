@@ -57,6 +57,14 @@ class CocoEvaluator:
                 true_crowd[i][real],
             )
 
+    def add_image(self, predictions: dict, labels: dict) -> None:
+        """Adds the predictions of one image, in its own pixels, and its labels."""
+        n = int(predictions["count"])
+        self.add(
+            *(predictions[key][:n] for key in ("boxes", "scores", "classes")),
+            *(labels[key] for key in ("boxes", "classes", "is_crowd")),
+        )
+
     def add(self, boxes, scores, classes, true_boxes, true_classes, true_crowd) -> None:
         """Adds one image: `(n, 4)` xyxy boxes with scores and classes, and the truth."""
         self._images += 1

@@ -26,14 +26,20 @@ class ConfusionMatrix(keras.metrics.Metric):
 
     def update_state(self, targets: dict, outputs: Any, sample_weight: Any = None) -> None:
         """Adds a batch; images whose `sample_weight` is zero are left out."""
+        self._add(targets["mask"], self.task.decode(outputs)["mask"], sample_weight)
+
+    def add_image(self, predictions: dict, labels: dict) -> None:
+        """Adds the predictions of one image, in its own pixels, and its labels."""
+        self._add(labels["mask"][None], predictions["mask"][None], None)
+
+    def _add(self, truth: Any, found: Any, sample_weight: Any) -> None:
         n = self.task.num_classes
-        truth = ops.cast(targets["mask"], "int32")
-        found = self.task.decode(outputs)["mask"]
+        truth = ops.cast(truth, "int32")
         counted = ops.cast(truth < n, "float32")
         if sample_weight is not None:
             shown = ops.cast(ops.cast(sample_weight, "float32") > 0.0, "float32")
             counted = counted * ops.reshape(shown, (-1, 1, 1))
-        pair = ops.reshape(ops.where(truth < n, truth, 0) * n + found, (-1,))
+        pair = ops.reshape(ops.where(truth < n, truth, 0) * n + ops.cast(found, "int32"), (-1,))
         # Exact while a batch has fewer than 2**24 pixels of a pair; the sum is kept in float64.
         counts = ops.segment_sum(ops.reshape(counted, (-1,)), pair, n * n)
         self.matrix.assign_add(ops.reshape(ops.cast(counts, self.matrix.dtype), (n, n)))

@@ -299,6 +299,9 @@ class Detection(Task):
     def evaluator(self) -> CocoEvaluator:
         return CocoEvaluator(self)
 
+    def image_evaluator(self) -> CocoEvaluator:
+        return CocoEvaluator(self)
+
 
 def _varifocal(target: Any, logits: Any, alpha: float = 0.75, gamma: float = 2.0) -> Any:
     """Varifocal loss: weighted by the target where there is one, focal elsewhere."""

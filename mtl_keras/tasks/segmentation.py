@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from mtl_keras.tasks.confusion import ConfusionMatrix
+from mtl_keras.tasks.resize import resize
 from mtl_keras.tasks.task import Geometry, Task
 
 IGNORE = 255
@@ -148,9 +149,7 @@ class Segmentation(Task):
         logits = ops.cast(outputs, "float32")
         if geometry is not None:
             height, width = geometry.content
-            logits = ops.image.resize(
-                logits[:, :height, :width], geometry.original, interpolation="bilinear"
-            )
+            logits = resize(logits[:, :height, :width], geometry.original)
         return {"mask": ops.cast(ops.argmax(logits, axis=-1), "int32")}
 
     def present(self, predictions: dict, score_threshold: float) -> dict:
@@ -162,3 +161,6 @@ class Segmentation(Task):
     # === Metrics ===
     def metrics(self) -> list[keras.metrics.Metric]:
         return [ConfusionMatrix(self)]
+
+    def image_evaluator(self) -> ConfusionMatrix:
+        return ConfusionMatrix(self)

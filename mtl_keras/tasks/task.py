@@ -133,6 +133,15 @@ class Task:
         """
         return None
 
+    def image_evaluator(self) -> Any:
+        """Makes the evaluator of predictions in the images' own pixels, on the host.
+
+        It has `add_image(predictions, labels)`, with the predictions of one image as `decode` made
+        them (NumPy, no batch dimension) and its labels (see `mtl_keras.data.examples`), and
+        `result() -> dict`.
+        """
+        raise NotImplementedError
+
     def get_config(self) -> dict:
         """Returns the arguments that make an equal task."""
         return {

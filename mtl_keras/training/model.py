@@ -278,9 +278,12 @@ class MultiTaskModel(BackendStep, keras.Model):
     def get_config(self) -> dict:
         """Returns what `mtl_keras.build` needs to build an equal model."""
         serialize = keras.saving.serialize_keras_object
+        trunk = serialize(self.trunk)
+        # A model that is loaded brings its own weights: those it began with are not read again.
+        trunk["config"]["weights"] = None
         return {
             "name": self.name,
-            "trunk": serialize(self.trunk),
+            "trunk": trunk,
             "tasks": [serialize(task) for task in self.tasks],
             "sharing": serialize(self.sharing),
             "image_size": list(self.image_size),

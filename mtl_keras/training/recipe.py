@@ -30,6 +30,7 @@ class Recipe:
         train_split: String.
         val_split: String, used to look on, not to choose weights.
         val_every: Integer, epochs between two evaluations.
+        about: Dict for the card: `description`, and `data` with name, licence and citation.
         seed: Integer, for weights, order and augmentation.
     """
 
@@ -45,6 +46,7 @@ class Recipe:
     val_split: str = "val"
     val_every: int = 5
     seed: int = 0
+    about: dict = dataclasses.field(default_factory=dict)
 
 
 def load_recipe(recipe: str | pathlib.Path) -> Recipe:

@@ -61,4 +61,14 @@ recipe = Recipe(
     ),
     epochs=60,
     train_size=(256, 256),
+    about={
+        "description": "Boxes and a mask of cell nuclei in microscopy pictures of several stains.",
+        "data": {
+            "name": "2018 Data Science Bowl, stage 1, with the community's fixes",
+            "licence": "CC0",
+            "citation": "Caicedo et al. 2019, Nucleus segmentation across imaging experiments: the "
+            "2018 Data Science Bowl, Nature Methods 16, 1247-1253",
+            "images": {"train": 495, "val": 102},
+        },
+    },
 )
