@@ -1,0 +1,23 @@
+"""Data: reading images, importing annotated folders, and batches for training.
+
+Every source of data becomes one kind of TFDS builder (images, objects with boxes in pixels, a map
+of instances), and one pipeline, [`batches`](pipeline.py), turns any of them into training batches.
+"""
+
+from mtl_keras.data.augment import Augment
+from mtl_keras.data.coco import from_coco
+from mtl_keras.data.digits import digits
+from mtl_keras.data.images import read_image
+from mtl_keras.data.letterbox import letterbox, letterbox_scale
+from mtl_keras.data.pipeline import batches, examples
+
+__all__ = [
+    "Augment",
+    "batches",
+    "digits",
+    "examples",
+    "from_coco",
+    "letterbox",
+    "letterbox_scale",
+    "read_image",
+]

@@ -1,0 +1,79 @@
+"""The one letterbox geometry of the library (TensorFlow ops).
+
+Training, prediction and export all place an image into the model's input with these functions, so
+that a box predicted on the canvas divided by `scale` is a box in the pixels of the user's image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAD_VALUE = 114.0
+
+
+def letterbox_scale(height: Any, width: Any, size: tuple[int, int]) -> tuple[Any, Any, Any]:
+    """Scale and size at which an image fits into a canvas with its aspect kept.
+
+    Args:
+        height: height of the image in pixels, an int or a scalar integer tensor.
+        width: width of the image in pixels, an int or a scalar integer tensor.
+        size: `(height, width)` of the canvas in pixels.
+
+    Returns:
+        `(scale, new_height, new_width)`: a scalar float32 tensor and two scalar int32 tensors; the
+        new size is at least one pixel and never larger than the canvas.
+
+    Example:
+        ```python
+        from mtl_keras.data import letterbox_scale
+
+        scale, height, width = letterbox_scale(100, 200, (64, 64))
+        assert round(float(scale), 4) == 0.32 and (int(height), int(width)) == (32, 64)
+        ```
+    """
+    import tensorflow as tf
+
+    h = tf.cast(height, tf.float32)
+    w = tf.cast(width, tf.float32)
+    scale = tf.minimum(float(size[0]) / h, float(size[1]) / w)
+    new_h = tf.clip_by_value(tf.cast(tf.round(h * scale), tf.int32), 1, int(size[0]))
+    new_w = tf.clip_by_value(tf.cast(tf.round(w * scale), tf.int32), 1, int(size[1]))
+    return scale, new_h, new_w
+
+
+def letterbox(image: Any, size: tuple[int, int]) -> tuple[Any, Any]:
+    """Place an image at the top left of a canvas, scaled to fit, its aspect kept.
+
+    The image is resized bilinearly with antialiasing; what it does not cover (at the bottom or at
+    the right) is filled with the value 114. `boxes_on_canvas / scale` gives boxes in pixels of the
+    image.
+
+    Args:
+        image: tensor or array `(H, W, C)`, or `(B, H, W, C)` for images of one size, float32 or
+            uint8, values in [0, 255].
+        size: `(height, width)` of the canvas in pixels.
+
+    Returns:
+        `(canvas, scale)`: a float32 tensor `(size[0], size[1], C)`, with the leading
+        batch dimension where there was one, and a scalar float32 tensor.
+
+    Example:
+        ```python
+        import numpy as np
+        from mtl_keras.data import letterbox
+
+        canvas, scale = letterbox(np.zeros((100, 200, 3), "uint8"), (64, 64))
+        assert canvas.shape == (64, 64, 3) and float(canvas[40, 0, 0]) == 114.0
+        ```
+    """
+    import tensorflow as tf
+
+    image = tf.convert_to_tensor(image)
+    shape = tf.shape(image)[-3:]
+    scale, new_h, new_w = letterbox_scale(shape[0], shape[1], size)
+    resized = tf.image.resize(image, tf.stack([new_h, new_w]), "bilinear", antialias=True)
+    pad = [[0, size[0] - new_h], [0, size[1] - new_w], [0, 0]]
+    batch = [[0, 0]] * (len(image.shape) - 3)
+    canvas = tf.pad(resized, batch + pad, constant_values=PAD_VALUE)
+    expected = (*image.shape[:-3], int(size[0]), int(size[1]), image.shape[-1])
+    return tf.ensure_shape(canvas, expected), scale

@@ -1,0 +1,270 @@
+"""From a TFDS builder to training batches (`tf.data`, so TensorFlow only).
+
+`batches` is the only way data reaches a model: it decodes, augments or letterboxes, lets every task
+encode its targets, and stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtl_keras.data.augment import Augment
+from mtl_keras.data.letterbox import PAD_VALUE, letterbox, letterbox_scale
+
+IGNORE = 255
+SHUFFLE_BYTES = 512 * 2**20
+
+
+def batches(
+    builder: Any,
+    split: str,
+    tasks: Sequence[Any],
+    image_size: int | tuple[int, int],
+    batch_size: int = 8,
+    augment: Augment | None = None,
+    shuffle: bool | None = None,
+    seed: int = 0,
+    drop_remainder: bool = False,
+) -> Any:
+    """Batches of images and of each task's targets.
+
+    Without `augment`, images are letterboxed: scaled to fit with their aspect kept, placed at the
+    top left, the rest filled with the value 114. With `augment` they are changed at random,
+    differently in each epoch; two data sets made with the same `seed` (and TensorFlow's global
+    seed, if that is set) give the same batches epoch by epoch.
+
+    Each task is asked for `task.encode(labels, image_size)`, in graph mode, with labels of the
+    image as the model sees it: `boxes` float32 `(n, 4)` xyxy in pixels, `classes` int32 `(n,)`,
+    `is_crowd` bool `(n,)`, `mask` int32 `(H, W)` (0 background, class id + 1, 255 to be ignored:
+    padding and crowds) and `instances` int32 `(H, W)` (0 none, i + 1 object i). Objects of which
+    too little is visible after cropping are not listed and not in `instances`, but stay in `mask`.
+
+    Args:
+        builder: a prepared builder of `from_coco`, `digits`, or another with the same features.
+        split: name of the split, such as `"train"`, or part of one, such as `"train[:80%]"`.
+        tasks: the tasks of the model. Each has a `name` and a method `encode`.
+        image_size: `(height, width)` of the images in pixels, or one int for both.
+        batch_size: number of images in a batch.
+        augment: what to do to the images at random, or `None`.
+        shuffle: whether to change the order in each epoch; by default only with `augment`.
+        seed: integer that fixes the order and the augmentation.
+        drop_remainder: whether to leave out a last batch that is not full, so that shapes are
+            static.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, targets)`: float32 `(B, H, W, 3)` in [0, 255], and a dict
+        `{task.name: what its encode returns, stacked}`.
+
+    Raises:
+        ValueError: if the split does not exist, the builder lacks a feature, or an argument is
+            outside its range.
+
+    Example:
+        ```python
+        import tempfile
+        import mtl_keras as mtl
+
+        builder = mtl.data.digits(train=4, val=2, image_size=(64, 64), data_dir=tempfile.mkdtemp())
+
+        class Count:
+            name = "count"
+            def encode(self, labels, image_size):
+                import tensorflow as tf
+                return tf.shape(labels["boxes"])[0]
+
+        ds = mtl.data.batches(builder, "train", [Count()], 64, batch_size=2)
+        images, targets = next(iter(ds))
+        assert images.shape == (2, 64, 64, 3) and targets["count"].shape == (2,)
+        ```
+    """
+    import tensorflow as tf
+
+    size = _size(image_size)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"`batch_size` should be an integer of at least 1, got {batch_size!r}")
+    if augment is not None and not isinstance(augment, Augment):
+        raise TypeError(f"`augment` should be a mtl_keras.data.Augment or None, got {augment!r}")
+    tasks = list(tasks.values()) if isinstance(tasks, dict) else list(tasks)
+    names = [task.name for task in tasks]
+    if len(set(names)) != len(names):
+        raise ValueError(f"every task in `tasks` should have a name of its own, got {names}")
+
+    encoded = _read(builder, split)
+    shuffle = augment is not None if shuffle is None else shuffle
+    if shuffle:
+        encoded = encoded.shuffle(_shuffle_buffer(builder, split), seed=seed)
+
+    def finish(image: Any, labels: dict[str, Any]) -> Any:
+        return image, {task.name: task.encode(labels, size) for task in tasks}
+
+    if augment is None:
+        ds = encoded.map(lambda e: finish(*_letterboxed(_decode(e), size)), tf.data.AUTOTUNE)
+    else:
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+        ds = tf.data.Dataset.zip(encoded, seeds).map(
+            lambda e, s: finish(*_augmented(_decode(e), size, augment, s)), tf.data.AUTOTUNE
+        )
+    return ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+
+
+def examples(builder: Any, split: str) -> Any:
+    """The images of a split as they are, one by one, with their labels; for evaluation and
+    pictures.
+
+    Args:
+        builder: a prepared builder of `from_coco`, `digits`, or another with the same features.
+        split: name of the split, such as `"val"`, or part of one.
+
+    Returns:
+        A `tf.data.Dataset` of dicts: `image` uint8 `(h, w, 3)`, `filename`, `id`, and in pixels of
+        that image `boxes` float32 `(n, 4)` xyxy, `classes` int32 `(n,)`, `is_crowd` bool `(n,)`,
+        `mask` int32 `(h, w)` and `instances` int32 `(h, w)`. Always in the same order.
+
+    Raises:
+        ValueError: if the split does not exist or the builder lacks a feature.
+
+    Example:
+        ```python
+        import tempfile
+        import mtl_keras as mtl
+
+        builder = mtl.data.digits(train=4, val=2, image_size=(64, 64), data_dir=tempfile.mkdtemp())
+        for example in mtl.data.examples(builder, "val").as_numpy_iterator():
+            assert example["boxes"].shape == (len(example["classes"]), 4)
+        ```
+    """
+    import tensorflow as tf
+
+    def decode(example: dict[str, Any]) -> dict[str, Any]:
+        decoded = _decode(example)
+        decoded["instances"] = tf.cast(decoded["instances"][..., 0], tf.int32)
+        decoded["mask"] = _semantic(decoded["instances"], decoded["classes"], decoded["is_crowd"])
+        decoded["filename"] = example["image/filename"]
+        decoded["id"] = example["image/id"]
+        return decoded
+
+    return _read(builder, split).map(decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _size(image_size: Any) -> tuple[int, int]:
+    size = (image_size, image_size) if isinstance(image_size, (int, np.integer)) else image_size
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or min(size) < 1:
+        raise ValueError(
+            f"`image_size` should be (height, width) in pixels or one positive int, got "
+            f"{image_size!r}"
+        )
+    return int(size[0]), int(size[1])
+
+
+def _shuffle_buffer(builder: Any, split: str) -> int:
+    """All images of the split, or as many (still encoded) as fit into half a gigabyte."""
+    total = sum(info.num_examples for info in builder.info.splits.values())
+    bytes_each = max(1, builder.info.dataset_size // max(1, total))
+    return max(1, min(builder.info.splits[split].num_examples, SHUFFLE_BYTES // bytes_each))
+
+
+def _read(builder: Any, split: str) -> Any:
+    """Examples with images still encoded, so that shuffling holds little in memory."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    lacking = [key for key in ("image", "image/id", "objects", "instances") if key not in features]
+    if lacking:
+        raise ValueError(
+            f"the builder {builder.info.full_name!r} lacks the features {lacking}; make it with "
+            "mtl_keras.data.from_coco, or give it the features that from_coco documents"
+        )
+    known = sorted(builder.info.splits)
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError, AttributeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"`split` should be one of {known} or part of one, got {split!r}"
+        ) from error
+    if not count:
+        raise ValueError(f"the split {split!r} holds no images; the splits are {known}")
+    if features["objects"]["label"].num_classes > IGNORE - 1:
+        raise ValueError(
+            f"the builder has {features['objects']['label'].num_classes} classes; masks can tell "
+            f"at most "
+            f"{IGNORE - 1} apart, because {IGNORE} means ignored"
+        )
+    return builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders={"image": tfds.decode.SkipDecoding(), "instances": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+
+
+def _decode(example: dict[str, Any]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    image = tf.io.decode_image(example["image"], channels=3, expand_animations=False)
+    objects = example["objects"]
+    return {
+        "image": tf.ensure_shape(image, (None, None, 3)),
+        "instances": tf.io.decode_png(example["instances"], channels=1, dtype=tf.uint16),
+        "boxes": tf.reshape(objects["bbox"], [-1, 4]),
+        "classes": tf.cast(objects["label"], tf.int32),
+        "is_crowd": objects["is_crowd"],
+    }
+
+
+def _semantic(instances: Any, classes: Any, is_crowd: Any) -> Any:
+    import tensorflow as tf
+
+    values = tf.where(is_crowd, IGNORE, classes + 1)
+    return tf.gather(tf.concat([[0], values], 0), instances)
+
+
+def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
+    import tensorflow as tf
+
+    image, _ = letterbox(example["image"], size)
+    shape = tf.shape(example["image"])
+    _, new_h, new_w = letterbox_scale(shape[0], shape[1], size)
+    instances = tf.image.resize(example["instances"], tf.stack([new_h, new_w]), "nearest")
+    pad = [[0, size[0] - new_h], [0, size[1] - new_w]]
+    instances = tf.cast(instances[..., 0], tf.int32)
+    # The sides are whole pixels, so that each axis has a factor of its own.
+    factor = tf.cast(tf.stack([new_w, new_h]), tf.float32) / tf.cast(shape[1::-1], tf.float32)
+    mask = _semantic(instances, example["classes"], example["is_crowd"])
+    return image, {
+        "boxes": example["boxes"] * tf.concat([factor, factor], 0),
+        "classes": example["classes"],
+        "is_crowd": example["is_crowd"],
+        "mask": tf.ensure_shape(tf.pad(mask, pad, constant_values=IGNORE), size),
+        "instances": tf.ensure_shape(tf.pad(instances, pad), size),
+    }
+
+
+def _augmented(
+    example: dict[str, Any], size: tuple[int, int], augment: Augment, seed: Any
+) -> tuple[Any, dict[str, Any]]:
+    import tensorflow as tf
+
+    image, instances, moved, inside = augment.geometry(
+        example["image"], example["instances"], example["boxes"], size, seed
+    )
+    image = augment.colours(image, seed + 1)
+    image = tf.where(inside[..., None], image, PAD_VALUE)
+    mask = _semantic(instances, example["classes"], example["is_crowd"])
+    limit = tf.constant([size[1], size[0], size[1], size[0]], tf.float32)
+    boxes = tf.clip_by_value(moved, 0.0, limit)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = tf.reduce_prod(moved[:, 2:] - moved[:, :2], axis=1)
+    keep = tf.reduce_all(sides >= 1.0, axis=1) & (
+        tf.reduce_prod(sides, axis=1) >= augment.min_visible * area
+    )
+    number = tf.where(keep, tf.cumsum(tf.cast(keep, tf.int32)), 0)
+    return image, {
+        "boxes": tf.boolean_mask(boxes, keep),
+        "classes": tf.boolean_mask(example["classes"], keep),
+        "is_crowd": tf.boolean_mask(example["is_crowd"], keep),
+        "mask": tf.where(inside, mask, IGNORE),
+        "instances": tf.gather(tf.concat([[0], number], 0), instances),
+    }
