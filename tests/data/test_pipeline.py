@@ -102,9 +102,11 @@ def test_letterboxed_labels(shapes, labels_task, unstack):
     for (image, labels), source in zip(results, sources, strict=True):
         height, width = source["image"].shape[:2]
         scale = min(128 / height, 96 / width)
-        np.testing.assert_allclose(labels["boxes"], source["boxes"] * scale, rtol=1e-5, atol=1e-4)
+        rows, columns = round(height * scale), round(width * scale)
+        factor = np.array([columns / width, rows / height] * 2)
+        np.testing.assert_allclose(labels["boxes"], source["boxes"] * factor, rtol=1e-5, atol=1e-4)
         padding = np.ones((128, 96), bool)
-        padding[: round(height * scale), : round(width * scale)] = False
+        padding[:rows, :columns] = False
         assert (labels["mask"][padding] == 255).all() and (labels["mask"][~padding] < 3).all()
         assert (image[padding] == 114).all() and (labels["instances"][padding] == 0).all()
 
