@@ -230,15 +230,14 @@ class Detection(Task):
     def _inside(self, boxes: Any, crowd: Any, shapes: dict) -> Any:
         """Says which cells have their centre in a crowd, without a table of cells by objects.
 
-        Crowds are few. The bounding box of all crowds of an image would be too much and each
-        crowd alone is what is meant, so the largest four of an image are looked at.
+        Crowds are few: the largest sixteen of an image are looked at.
         """
         points = ops.concatenate(
             [anchor_points(*shape, level) for level, shape in shapes.items()], axis=0
         )[None, :, None, :]
         size = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         size = ops.where(crowd, size, 0.0)
-        size, index = ops.top_k(size, min(4, self.max_objects))
+        size, index = ops.top_k(size, min(16, self.max_objects))
         few = ops.take_along_axis(boxes, index[..., None], axis=1)[:, None]
         inside = (points >= few[..., :2]) & (points <= few[..., 2:])
         return ops.any(ops.all(inside, axis=-1) & (size > 0.0)[:, None], axis=-1)

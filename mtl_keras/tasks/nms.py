@@ -30,7 +30,7 @@ def non_maximum_suppression(
         `(batch, max_detections)`, best first, padded with zeros, and `count` `(batch,)`.
     """
     if keras.backend.backend() != "tensorflow":
-        return _by_keras_hub(boxes, scores, iou_threshold, score_threshold, max_detections)
+        return _greedy(boxes, scores, iou_threshold, score_threshold, max_detections)
     import tensorflow as tf
 
     boxes, best, classes, count = tf.image.combined_non_max_suppression(
@@ -50,30 +50,29 @@ def non_maximum_suppression(
     }
 
 
-def _by_keras_hub(boxes, scores, iou_threshold, score_threshold, max_detections) -> dict:
-    from keras import ops
+def _greedy(boxes, scores, iou_threshold, score_threshold, max_detections) -> dict:
+    """Takes the best box that is left, `max_detections` times."""
+    count, num_classes = scores.shape[1:]
 
-    try:
-        from keras_hub.layers import NonMaxSuppression
-    except ImportError as error:
-        raise ImportError(
-            f"decoding boxes with the {keras.backend.backend()} backend needs keras_hub: "
-            'pip install "mtl_keras[hub]"'
-        ) from error
+    def take_best(left, _):
+        flat = ops.reshape(left, (-1, count * num_classes))
+        best = ops.argmax(flat, axis=-1)
+        score = ops.max(flat, axis=-1)
+        label = best % num_classes
+        box = ops.take_along_axis(boxes, (best // num_classes)[:, None, None], axis=1)
+        same = ops.one_hot(label, num_classes, dtype="bool")[:, None, :]
+        rivals = (iou(boxes, box) > iou_threshold)[..., None] & same
+        # A box without area does not overlap itself.
+        itself = ops.reshape(ops.one_hot(best, count * num_classes, dtype="bool"), left.shape)
+        return ops.where(rivals | itself, 0.0, left), (box[:, 0], score, label)
 
-    layer = NonMaxSuppression(
-        bounding_box_format="xyxy",
-        from_logits=False,
-        iou_threshold=iou_threshold,
-        confidence_threshold=score_threshold,
-        max_detections=max_detections,
-    )
-    found = layer(boxes, scores)
-    count = ops.cast(found["num_detections"], "int32")
-    valid = ops.arange(max_detections)[None] < count[:, None]
+    left = ops.where(scores > score_threshold, scores, 0.0)
+    _, found = ops.scan(take_best, left, length=max_detections)
+    boxes, scores, classes = (ops.swapaxes(x, 0, 1) for x in found)
+    valid = scores > 0.0
     return {
-        "boxes": ops.where(valid[..., None], found["boxes"], 0.0),
-        "scores": ops.where(valid, found["confidence"], 0.0),
-        "classes": ops.cast(ops.where(valid, found["labels"], 0), "int32"),
-        "count": count,
+        "boxes": ops.where(valid[..., None], boxes, 0.0),
+        "scores": scores,
+        "classes": ops.cast(ops.where(valid, classes, 0), "int32"),
+        "count": ops.sum(ops.cast(valid, "int32"), axis=-1),
     }

@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
+from keras import tree
 
 from mtl_keras.training.errors import NonFiniteLossError
 
@@ -12,18 +14,79 @@ class JaxStep:
     """Mix-in for `MultiTaskModel`."""
 
     def train_step(self, state: Any, data: Any) -> tuple:
-        """Runs Keras' step and takes its new state only where everything in it is finite."""
-        logs, new = super().train_step(state, data)
-        trainable, statistics = new[0], new[1]
-        leaves = [leaf for leaf in (*trainable, *statistics) if jnp.issubdtype(leaf, jnp.floating)]
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new[:3], state[:3])
-        if self.on_nonfinite == "skip":
-            return logs, (*kept, new[3])
-        jax.debug.callback(_raise_unless, finite, ordered=True)
-        return logs, (*kept, new[3])
+        """Runs one step: forward, losses, gradients, update; leaves a non-finite batch out."""
+        trainable, statistics, optimizer, metrics = state
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        (_, (loss, y_pred, new_statistics, new_metrics)), gradients = jax.value_and_grad(
+            self.compute_loss_and_updates, has_aux=True
+        )(
+            trainable,
+            statistics,
+            metrics,
+            x,
+            y,
+            sample_weight,
+            training=True,
+            optimizer_variables=optimizer,
+        )
+        # The flags of compute_loss belong to the trace of the gradient. A loss that was left out
+        # of its mean is one that was not finite, and the means are handed on by that trace.
+        paths = [variable.path for variable in self.metrics_variables]
+        counts = {name: paths.index(t.count.path) for name, t in self._loss_trackers.items()}
+        of_task = {name: new_metrics[counts[name]] > metrics[counts[name]] for name in self._finite}
+        finite = jnp.isfinite(loss)
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # A loss scale finds its range by overflowing: its optimizer leaves those steps out.
+            finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(g)) for g in gradients]))
+        new_trainable, new_optimizer = self.optimizer.stateless_apply(
+            optimizer, gradients, trainable
+        )
+        kept = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            [list(new_trainable), list(new_statistics), list(new_optimizer)],
+            [list(trainable), list(statistics), list(optimizer)],
+        )
+        if self.on_nonfinite == "raise":
+            jax.debug.callback(self._note, finite, of_task, ordered=True)
+        mapping = list(zip(self.metrics_variables, new_metrics, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            self._skipped.update_state(jnp.where(finite, 0.0, 1.0))
+            images = tree.flatten(x)[0].shape[0]
+            self._loss_tracker.update_state(
+                jnp.where(finite, loss, 0.0), sample_weight=jnp.where(finite, images, 0.0)
+            )
+            logs = self.compute_metrics(x, y, y_pred, sample_weight)
+        new_metrics = [
+            old if (new := scope.get_current_value(variable)) is None else new
+            for variable, old in mapping
+        ]
+        return logs, (*kept, new_metrics)
+
+    def _note(self, finite: Any, of_task: dict) -> None:
+        """Remembers what was not finite; an error raised here would cost the model its state."""
+        if not finite and self._culprits is None:
+            self._culprits = tuple(name for name, ok in of_task.items() if not ok)
+
+    def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
+        """Trains, as `keras.Model.fit` does.
+
+        Raises:
+            NonFiniteLossError: If a loss or gradient is not finite and the model was compiled
+                with `on_nonfinite="raise"`.
+        """
+        self._culprits = None
+        self._assert_compile_called("fit")
+        if self.on_nonfinite == "raise" and not isinstance(
+            callbacks, keras.callbacks.CallbackList
+        ):
+            callbacks = [_Watch(), *tree.flatten(callbacks or [])]
+        return super().fit(*args, callbacks=callbacks, **kwargs)
 
 
-def _raise_unless(finite: Any) -> None:
-    if not finite:
-        raise NonFiniteLossError(("gradient",))
+class _Watch(keras.callbacks.Callback):
+    """Stops training in the step in which something was not finite."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        jax.effects_barrier()
+        if self.model._culprits is not None:
+            raise NonFiniteLossError(self.model._culprits or ("gradient",))

@@ -103,7 +103,12 @@ def load(
     config = dict(card["config"])
     if image_size is not None:
         config["image_size"] = list(image_size)
-    num_classes = dict(num_classes or {})
+    num_classes = {} if num_classes is None else num_classes
+    if not isinstance(num_classes, dict):
+        raise ValueError(
+            "`num_classes` must be a dict, task name to number of classes. "
+            f"Received: num_classes={num_classes!r}"
+        )
     tasks = {task["config"]["name"]: task for task in config["tasks"]}
     unknown = sorted(set(num_classes) - set(tasks))
     if unknown:

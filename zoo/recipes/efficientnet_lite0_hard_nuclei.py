@@ -1,6 +1,8 @@
 """EfficientNet-Lite0, hard sharing: boxes and masks of cell nuclei.
 
 Command: python zoo/train.py efficientnet_lite0_hard_nuclei --out runs/nuclei
+Time:
+Result:
 """
 
 import os

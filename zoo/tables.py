@@ -1,0 +1,79 @@
+"""Writes what README.md and the recipes say of the published models, from their cards.
+
+Command: python zoo/tables.py          (--check: write nothing, say whether all is up to date)
+"""
+
+import argparse
+import pathlib
+import re
+import sys
+
+import mtl_keras as mtl
+from mtl_keras.zoo import info, list_models, load
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def models() -> str:
+    rows = [
+        "| model | input | parameters | shared | box AP | AP50 | IoU by class | file |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
+    ]
+    for name in list_models():
+        card = info(name)
+        metrics = card["metrics"]
+        height, width = card["input"]["letterbox"]
+        rows.append(
+            f"| `{name}` | {height} × {width} | {card['parameters'] / 1e6:.2f} M "
+            f"| {card['shared_fraction']:.1%} | {metrics['detection_AP']:.3f} "
+            f"| {metrics['detection_AP50']:.3f} | {ious(card)} "
+            f"| {card['files']['weights.npz']['bytes'] / 1e6:.1f} MB |"
+        )
+    return "\n".join(rows)
+
+
+def ious(card: dict) -> str:
+    return ", ".join(
+        f"{label} {card['metrics'][f'segmentation_iou_{label}']:.3f}"
+        for label in card["classes"]["segmentation"]
+    )
+
+
+def ledger() -> str:
+    return f"```text\n{mtl.sharing_report(load(list_models()[0]))}\n```"
+
+
+def readme(text: str) -> str:
+    for name, make in (("models", models), ("ledger", ledger)):
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = before + start + make() + "\n" + end + rest.split(end)[1]
+    return text
+
+
+def recipe(text: str, card: dict) -> str:
+    metrics = card["metrics"]
+    lines = {
+        "Time": f"{card['training_minutes']:.0f} minutes on two CPU cores, {card['epochs']} epochs.",
+        "Result": f"box AP {metrics['detection_AP']:.3f}, AP50 {metrics['detection_AP50']:.3f}, "
+        f"IoU {ious(card)} on `{card['metrics_split']}`.",
+    }
+    for key, value in lines.items():
+        text = re.sub(rf"^{key}:.*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
+    return text
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    files = {ROOT / "README.md": readme}
+    for name in list_models():
+        card = info(name)
+        files[ROOT / card["recipe"]] = lambda text, card=card: recipe(text, card)
+    for path, fill in files.items():
+        old = path.read_text(encoding="utf-8")
+        new = fill(old)
+        if new != old and arguments.check:
+            sys.exit(f"{path.name} is not up to date: run python zoo/tables.py")
+        path.write_text(new, encoding="utf-8")
