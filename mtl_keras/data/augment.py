@@ -39,6 +39,9 @@ class Augment:
         reference_size: `(height, width)` of the letterbox whose scale counts as 1, by default the
             training size. `(512, 512)` with a training size of 256 trains on crops at the scale
             that images have when they are letterboxed into 512 x 512.
+        cover: in [0, 1], how often an epoch shows an image that is larger than the window at scale 1:
+            `max(1, round(n ** cover))` times, `n` being its area over that of the window. With 0,
+            once; with 1, every part of every image is shown about once.
 
     Raises:
         ValueError: if a value is outside its range.
@@ -60,6 +63,7 @@ class Augment:
     invert: float = 0.0
     min_visible: float = 0.25
     reference_size: tuple[int, int] | None = None
+    cover: float = 0.0
 
     def __post_init__(self) -> None:
         scale = tuple(float(s) for s in self.scale) if _is_pair(self.scale) else ()
@@ -73,7 +77,7 @@ class Augment:
             raise ValueError(f"`flip` should be one of {FLIPS}, got {self.flip!r}")
         if not 0 <= self.colour < 1:
             raise ValueError(f"`colour` should be a strength in [0, 1), got {self.colour!r}")
-        for key in ("grayscale", "invert", "min_visible"):
+        for key in ("grayscale", "invert", "min_visible", "cover"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f"`{key}` should be in [0, 1], got {getattr(self, key)!r}")
         if self.reference_size is not None:
@@ -96,6 +100,23 @@ class Augment:
     def from_config(cls, config: dict[str, Any]) -> Augment:
         """An `Augment` from what `get_config` returned."""
         return cls(**config)
+
+    def repeats(self, height: Any, width: Any, size: tuple[int, int]) -> Any:
+        """How often an epoch shows an image.
+
+        Args:
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+            size: `(height, width)` of the window.
+
+        Returns:
+            A scalar int64 tensor of at least 1.
+        """
+        import tensorflow as tf
+
+        _, new_h, new_w = letterbox_scale(height, width, self.reference_size or size)
+        windows = tf.cast(new_h * new_w, tf.float32) / float(size[0] * size[1])
+        return tf.cast(tf.maximum(tf.round(windows**self.cover), 1.0), tf.int64)
 
     def geometry(
         self, image: Any, instances: Any, boxes: Any, size: tuple[int, int], seed: Any

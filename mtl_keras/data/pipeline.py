@@ -94,8 +94,11 @@ def batches(
 
     encoded = _read(builder, split)
     shuffle = augment is not None if shuffle is None else shuffle
+    if augment is not None and augment.cover:
+        encoded = _repeated(encoded, size, augment)
     if shuffle:
-        encoded = encoded.shuffle(_shuffle_buffer(builder, split), seed=seed)
+        count = min(int(encoded.cardinality()), _shuffle_buffer(builder))
+        encoded = encoded.shuffle(max(1, count), seed=seed)
 
     def finish(image: Any, labels: dict[str, Any]) -> Any:
         return image, {task.name: task.encode(labels, size) for task in tasks}
@@ -159,11 +162,11 @@ def _size(image_size: Any) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _shuffle_buffer(builder: Any, split: str) -> int:
-    """All images of the split, or as many (still encoded) as fit into half a gigabyte."""
+def _shuffle_buffer(builder: Any) -> int:
+    """How many images (still encoded) fit into half a gigabyte."""
     total = sum(info.num_examples for info in builder.info.splits.values())
     bytes_each = max(1, builder.info.dataset_size // max(1, total))
-    return max(1, min(builder.info.splits[split].num_examples, SHUFFLE_BYTES // bytes_each))
+    return SHUFFLE_BYTES // bytes_each
 
 
 def _read(builder: Any, split: str) -> Any:
@@ -200,6 +203,24 @@ def _read(builder: Any, split: str) -> Any:
     )
 
 
+def _repeated(encoded: Any, size: tuple[int, int], augment: Augment) -> Any:
+    """Large images several times an epoch."""
+    import tensorflow as tf
+
+    def repeats(example: dict[str, Any]) -> Any:
+        # The header of a PNG holds width and height; nothing is decoded to know them.
+        sides = tf.io.decode_raw(
+            tf.strings.substr(example["instances"], 16, 8), tf.int32, little_endian=False
+        )
+        return augment.repeats(sides[1], sides[0], size)
+
+    count = int(encoded.map(repeats).reduce(tf.constant(0, tf.int64), lambda a, b: a + b))
+    repeated = encoded.flat_map(
+        lambda example: tf.data.Dataset.from_tensors(example).repeat(repeats(example))
+    )
+    return repeated.apply(tf.data.experimental.assert_cardinality(count))
+
+
 def _decode(example: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
@@ -224,9 +245,8 @@ def _semantic(instances: Any, classes: Any, is_crowd: Any) -> Any:
 def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
     import tensorflow as tf
 
-    image, _ = letterbox(example["image"], size)
+    image, (new_h, new_w) = letterbox(example["image"], size)
     shape = tf.shape(example["image"])
-    _, new_h, new_w = letterbox_scale(shape[0], shape[1], size)
     instances = tf.image.resize(example["instances"], tf.stack([new_h, new_w]), "nearest")
     pad = [[0, size[0] - new_h], [0, size[1] - new_w]]
     instances = tf.cast(instances[..., 0], tf.int32)

@@ -87,6 +87,9 @@ class Detection(Task):
         ):
             if value < 1:
                 raise ValueError(f"`{argument}` must be at least 1. Received: {argument}={value}")
+        for argument, value in (("depth", depth), ("box_weight", box_weight)):
+            if value < 0:
+                raise ValueError(f"`{argument}` must not be negative. Received: {value}")
         for argument, value in (
             ("score_threshold", score_threshold),
             ("iou_threshold", iou_threshold),
@@ -206,9 +209,11 @@ class Detection(Task):
         # A batch without objects has box targets of zero area, and no weight on them.
         box_loss = ops.where(quality > 0.0, box_loss, 0.0)
         found = ops.maximum(ops.mean(ops.sum(quality, axis=-1)), 1.0)
+        # No cell is inside a box that is not a number: this keeps it from passing unnoticed.
+        unnoticed = ops.sum(targets["boxes"] * 0.0, axis=(1, 2))
         return (
             ops.sum(score_loss, axis=-1) + self.box_weight * ops.sum(box_loss, axis=-1)
-        ) / found
+        ) / found + unnoticed
 
     def _flatten(self, outputs: dict) -> tuple[Any, Any, dict]:
         """Joins the levels: logits `(b, cells, classes)`, boxes `(b, cells, 4)`, map sizes."""

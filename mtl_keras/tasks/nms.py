@@ -1,12 +1,14 @@
-"""Non-maximum suppression in the graph, by a library of the backend.
+"""Non-maximum suppression in the graph, class by class.
 
-TensorFlow has one operation for it. Elsewhere the layer of `keras_hub` does the same work with
-`keras.ops`.
+TensorFlow has one operation for it. Elsewhere `keras.ops` do the same work.
 """
 
 from typing import Any
 
 import keras
+from keras import ops
+
+from mtl_keras.tasks.boxes import iou
 
 
 def non_maximum_suppression(
@@ -54,7 +56,8 @@ def _greedy(boxes, scores, iou_threshold, score_threshold, max_detections) -> di
     """Takes the best box that is left, `max_detections` times."""
     count, num_classes = scores.shape[1:]
 
-    def take_best(left, _):
+    def take_best(i, state):
+        left, *kept = state
         flat = ops.reshape(left, (-1, count * num_classes))
         best = ops.argmax(flat, axis=-1)
         score = ops.max(flat, axis=-1)
@@ -64,15 +67,25 @@ def _greedy(boxes, scores, iou_threshold, score_threshold, max_detections) -> di
         rivals = (iou(boxes, box) > iou_threshold)[..., None] & same
         # A box without area does not overlap itself.
         itself = ops.reshape(ops.one_hot(best, count * num_classes, dtype="bool"), left.shape)
-        return ops.where(rivals | itself, 0.0, left), (box[:, 0], score, label)
+        found = (box, score[:, None], ops.cast(label, "int32")[:, None])
+        kept = (
+            ops.slice_update(all_of, (0, i, 0)[: len(all_of.shape)], one)
+            for all_of, one in zip(kept, found, strict=True)
+        )
+        return (ops.where(rivals | itself, 0.0, left), *kept)
 
-    left = ops.where(scores > score_threshold, scores, 0.0)
-    _, found = ops.scan(take_best, left, length=max_detections)
-    boxes, scores, classes = (ops.swapaxes(x, 0, 1) for x in found)
+    room = (ops.shape(scores)[0], max_detections)
+    state = (
+        ops.where(scores > score_threshold, scores, 0.0),
+        ops.zeros((*room, 4), "float32"),
+        ops.zeros(room, "float32"),
+        ops.zeros(room, "int32"),
+    )
+    _, boxes, scores, classes = ops.fori_loop(0, max_detections, take_best, state)
     valid = scores > 0.0
     return {
         "boxes": ops.where(valid[..., None], boxes, 0.0),
         "scores": scores,
-        "classes": ops.cast(ops.where(valid, classes, 0), "int32"),
+        "classes": ops.where(valid, classes, 0),
         "count": ops.sum(ops.cast(valid, "int32"), axis=-1),
     }

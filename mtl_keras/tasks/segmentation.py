@@ -61,11 +61,13 @@ class Segmentation(Task):
             )
         self.levels = tuple(levels)
         bad = [level for level in self.levels if level not in ("P2", "P3", "P4", "P5")]
-        if bad or not self.levels:
+        if bad or not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(
-                '`levels` must be names of "P2" to "P5", at least one. '
+                '`levels` must be different names of "P2" to "P5", at least one. '
                 f"Received: levels={levels!r}"
             )
+        if channels < 1:
+            raise ValueError(f"`channels` must be at least 1. Received: channels={channels}")
         self.channels = channels
         self.dice_weight = dice_weight
 

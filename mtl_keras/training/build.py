@@ -50,18 +50,27 @@ def build(
     """
     if not isinstance(trunk, trunks.Trunk):
         trunk = trunks.create(trunk)
-    tasks = tuple([tasks] if isinstance(tasks, Task) else tasks)
-    if not tasks or any(not isinstance(task, Task) for task in tasks):
+    tasks = [tasks] if isinstance(tasks, Task) else tasks
+    if (
+        not isinstance(tasks, (list, tuple))
+        or not tasks
+        or any(not isinstance(task, Task) for task in tasks)
+    ):
         raise ValueError(f"`tasks` must be a list of `mtl_keras.tasks.Task`. Received: {tasks!r}")
+    tasks = tuple(tasks)
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
         raise ValueError(f"`tasks` must have different names. Received names: {names}")
-    image_size = tuple(image_size)
-    if len(image_size) != 2 or any(side < 32 or side % 32 for side in image_size):
+    if (
+        not isinstance(image_size, (list, tuple))
+        or len(image_size) != 2
+        or any(not hasattr(side, "__index__") or side < 32 or side % 32 for side in image_size)
+    ):
         raise ValueError(
             "`image_size` must be (height, width), both positive multiples of 32. "
-            f"Received: image_size={image_size}"
+            f"Received: image_size={image_size!r}"
         )
+    image_size = tuple(int(side) for side in image_size)
     sharing = sharings.get(sharing)
 
     inputs = keras.Input((None, None, 3), name="image")

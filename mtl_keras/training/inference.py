@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from mtl_keras.data.images import read_image
-from mtl_keras.data.letterbox import PAD_VALUE
+from mtl_keras.data.letterbox import MAX_ENLARGEMENT, MULTIPLE, PAD_VALUE
 from mtl_keras.tasks import Geometry
 
 
@@ -57,7 +57,7 @@ def predict_function(model: Any) -> Callable:
 def _tensorflow(model: Any) -> Callable:
     import tensorflow as tf
 
-    from mtl_keras.data.letterbox import letterbox, letterbox_scale
+    from mtl_keras.data.letterbox import letterbox
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
@@ -65,10 +65,9 @@ def _tensorflow(model: Any) -> Callable:
     )
     def predict(images):
         height, width = tf.unstack(tf.shape(images)[1:3])
-        canvas, _ = letterbox(images, model.image_size)
-        _, *content = letterbox_scale(height, width, model.image_size)
+        canvas, content = letterbox(images, model.image_size, trim=True)
         outputs = model(canvas, training=False)
-        return _decode(model, outputs, Geometry(tuple(content), (height, width)))
+        return _decode(model, outputs, Geometry(content, (height, width)))
 
     return predict
 
@@ -79,12 +78,13 @@ def _eager(model: Any) -> Callable:
     def predict(images):
         original = images.shape[1:3]
         scale = min(to / of for to, of in zip(model.image_size, original, strict=True))
+        scale = min(scale, MAX_ENLARGEMENT)
         content = tuple(
             min(max(round(side * scale), 1), limit)
             for side, limit in zip(original, model.image_size, strict=True)
         )
         resized = ops.image.resize(ops.cast(images, "float32"), content, antialias=True)
-        pad = [(0, limit - side) for side, limit in zip(content, model.image_size, strict=True)]
+        pad = [(0, -side % MULTIPLE) for side in content]
         canvas = ops.pad(resized, [(0, 0), *pad, (0, 0)], constant_values=PAD_VALUE)
         outputs = model.predict_on_batch(canvas)
         return _decode(model, outputs, Geometry(content, original))

@@ -31,9 +31,9 @@ class JaxStep:
         )
         # The flags of compute_loss belong to the trace of the gradient. A loss that was left out
         # of its mean is one that was not finite, and the means are handed on by that trace.
-        paths = [variable.path for variable in self.metrics_variables]
-        counts = {name: paths.index(t.count.path) for name, t in self._loss_trackers.items()}
-        of_task = {name: new_metrics[counts[name]] > metrics[counts[name]] for name in self._finite}
+        place = {id(variable): i for i, variable in enumerate(self.metrics_variables)}
+        counts = {name: place[id(self._loss_trackers[name].count)] for name in self._finite}
+        of_task = {name: new_metrics[i] > metrics[i] for name, i in counts.items()}
         finite = jnp.isfinite(loss)
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             # A loss scale finds its range by overflowing: its optimizer leaves those steps out.
@@ -82,11 +82,21 @@ class JaxStep:
             callbacks = [_Watch(), *tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch, as `keras.Model.train_on_batch` does; raises what `fit` raises."""
+        self._culprits = None
+        logs = super().train_on_batch(*args, **kwargs)
+        self._stop_if_noted()
+        return logs
+
+    def _stop_if_noted(self) -> None:
+        jax.effects_barrier()
+        if self._culprits is not None:
+            raise NonFiniteLossError(self._culprits or ("gradient",))
+
 
 class _Watch(keras.callbacks.Callback):
     """Stops training in the step in which something was not finite."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        jax.effects_barrier()
-        if self.model._culprits is not None:
-            raise NonFiniteLossError(self.model._culprits or ("gradient",))
+        self.model._stop_if_noted()

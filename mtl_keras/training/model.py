@@ -313,4 +313,6 @@ class MultiTaskModel(BackendStep, keras.Model):
 
 
 def _of_task(sample_weight: Any, name: str) -> Any:
-    return sample_weight.get(name) if isinstance(sample_weight, dict) else sample_weight
+    weight = sample_weight.get(name) if isinstance(sample_weight, dict) else sample_weight
+    # Keras repeats weights that come with arrays for every array of the targets.
+    return keras.tree.flatten(weight)[0] if isinstance(weight, dict) else weight

@@ -1,5 +1,6 @@
 """The training step with TensorFlow (only): nothing that is not finite reaches the model."""
 
+import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -67,15 +68,27 @@ class TensorFlowStep:
         if isinstance(x, tf.data.Dataset):
             # Keras warns of its own default where a dataset has an order already.
             kwargs.setdefault("shuffle", False)
-        try:
+        with _named():
             return super().fit(*args, **kwargs)
-        except tf.errors.InvalidArgumentError as error:
-            message = str(error)
-            if _MARK not in message:
-                raise
-            named = message.split(_MARK, 1)[1].split(".", 1)[0]
-            culprits = tuple(name for name in named.split(";") if name) or ("gradient",)
-            raise NonFiniteLossError(culprits) from None
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch, as `keras.Model.train_on_batch` does; raises what `fit` raises."""
+        with _named():
+            return super().train_on_batch(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _named() -> Any:
+    """Turns the error of the graph into the one that names the task."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        message = str(error)
+        if _MARK not in message:
+            raise
+        named = message.split(_MARK, 1)[1].split(".", 1)[0]
+        culprits = tuple(name for name in named.split(";") if name) or ("gradient",)
+        raise NonFiniteLossError(culprits) from None
 
 
 def _stop_unless(finite: Any, of_task: dict) -> None:

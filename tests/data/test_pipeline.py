@@ -101,7 +101,7 @@ def test_letterboxed_labels(shapes, labels_task, unstack):
     assert len(results) == len(sources) == 8 and len(all_of(ds, unstack)) == 8
     for (image, labels), source in zip(results, sources, strict=True):
         height, width = source["image"].shape[:2]
-        scale = min(128 / height, 96 / width)
+        scale = min(128 / height, 96 / width, 1.5)
         rows, columns = round(height * scale), round(width * scale)
         factor = np.array([columns / width, rows / height] * 2)
         np.testing.assert_allclose(labels["boxes"], source["boxes"] * factor, rtol=1e-5, atol=1e-4)
@@ -280,3 +280,21 @@ def test_colours():
     inverted = Augment(colour=0, invert=1.0).colours(image, seed)
     np.testing.assert_allclose(inverted, 255 - image, atol=0.01)
     np.testing.assert_array_equal(Augment(colour=0).colours(image, seed), image)
+
+
+def test_cover_shows_large_images_several_times(shapes, labels_task):
+    sizes = [e["image"].shape[:2] for e in examples(shapes, "train").as_numpy_iterator()]
+
+    def expected(cover):
+        total = 0
+        for height, width in sizes:
+            scale = min(128 / height, 128 / width, 1.5)
+            windows = round(height * scale) * round(width * scale) / 32**2
+            total += max(1, round(windows**cover))
+        return total
+
+    for cover in (0.0, 0.5, 1.0):
+        augment = Augment(reference_size=(128, 128), cover=cover)
+        ds = batches(shapes, "train", [labels_task()], 32, 1, augment)
+        assert int(ds.cardinality()) == expected(cover) == len(sums(ds))
+    assert expected(0.0) == len(sizes) < expected(0.5) < expected(1.0)

@@ -31,7 +31,7 @@ def model(builder):
             mtl.tasks.Segmentation(len(classes) + 1, class_names=["background", *classes]),
         ],
         sharing="hard",
-        image_size=(512, 512),
+        image_size=(1024, 1024),
         name="efficientnet_lite0_hard_nuclei",
     )
 
@@ -51,18 +51,21 @@ recipe = Recipe(
     data=data,
     model=model,
     optimizer=optimizer,
-    # Crops at about the scale that a picture has in the 512 x 512 letterbox; no way is up.
+    # Windows of pictures at about the scale of prediction; no way is up. The large pictures hold
+    # the most, and the most difficult, nuclei: an epoch shows them several times.
     augment=mtl.data.Augment(
-        scale=(0.4, 1.4),
+        scale=(0.6, 1.6),
         flip="both",
         rotate90=True,
         colour=0.4,
         grayscale=0.15,
         invert=0.15,
-        reference_size=(512, 512),
+        reference_size=(1024, 1024),
+        cover=0.7,
     ),
-    epochs=60,
+    epochs=19,
     train_size=(256, 256),
+    val_every=10,
     about={
         "description": "Boxes and a mask of cell nuclei in microscopy pictures of several stains.",
         "data": {
