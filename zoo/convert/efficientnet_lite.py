@@ -1,4 +1,4 @@
-"""Converts the ImageNet weights of EfficientNet-Lite0 from PyTorch to this package, and proves them.
+"""Converts ImageNet weights of EfficientNet-Lite0 from PyTorch to Keras, and proves them.
 
 Command (CPU, under a minute), in an environment of its own that holds both frameworks:
 
@@ -109,7 +109,7 @@ def keras_logits(images: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarra
     trunk = trunks.create("efficientnet_lite0")
     chain = trunk.instantiate() + [efficientnet_lite.classifier()]
     stage_names = [stage.name for stage in trunk.stages] + ["classifier"]
-    trunks.set_weights(arrays, dict(zip(stage_names, chain)))
+    trunks.set_weights(arrays, dict(zip(stage_names, chain, strict=True)))
     x = images.astype("float32")
     for model in chain:
         x = model(x, training=False)
@@ -140,7 +140,7 @@ def main() -> None:
         print(f"  {label} {np.abs(keras_logits(images, variant) - reference).max():.2e}")
     if difference > 1e-3:
         raise SystemExit("The Keras logits differ from PyTorch's by more than 1e-3.")
-    for name, logits in zip(EXPECTED, reference):
+    for name, logits in zip(EXPECTED, reference, strict=True):
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         top = np.argsort(-probabilities)[:5]
@@ -155,10 +155,10 @@ def main() -> None:
     np.savez_compressed(WEIGHTS, **body)
     np.savez_compressed(FIXTURES / "efficientnet_lite0_classifier.npz", **head)
     stems = [pathlib.Path(name).stem for name in EXPECTED]
-    for stem, image in zip(stems, images):
+    for stem, image in zip(stems, images, strict=True):
         Image.fromarray(image).save(FIXTURES / f"{stem}.png", optimize=True)
     np.savez_compressed(
-        FIXTURES / "efficientnet_lite0_logits.npz", **dict(zip(stems, reference))
+        FIXTURES / "efficientnet_lite0_logits.npz", **dict(zip(stems, reference, strict=True))
     )
     for path in (WEIGHTS, *sorted(FIXTURES.iterdir())):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes")
