@@ -149,7 +149,9 @@ def task_aligned_assignment(
     owner = ops.maximum(owner, 0)
     return {
         "score": ops.stop_gradient(ops.reshape(target, (batch, cells))),
-        "boxes": ops.reshape(ops.take(ops.reshape(boxes, (-1, 4)), owner, axis=0), (batch, cells, 4)),
+        "boxes": ops.reshape(
+            ops.take(ops.reshape(boxes, (-1, 4)), owner, axis=0), (batch, cells, 4)
+        ),
         "classes": ops.reshape(
             ops.take(ops.reshape(classes, (-1,)), owner, axis=0), (batch, cells)
         ),

@@ -199,8 +199,7 @@ class Detection(Task):
         )
         quality = assigned["score"]
         wanted = (
-            ops.one_hot(assigned["classes"], self.num_classes, dtype="float32")
-            * quality[..., None]
+            ops.one_hot(assigned["classes"], self.num_classes, dtype="float32") * quality[..., None]
         )
         in_crowd = self._inside(targets["boxes"], crowd, shapes)
         keep = 1.0 - ops.cast(in_crowd & (quality == 0.0), "float32")

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from mtl_keras.tasks.confusion import ConfusionMatrix
-from mtl_keras.tasks.resize import resize
+from mtl_keras.tasks.resize import Enlarge, resize
 from mtl_keras.tasks.task import Geometry, Task
 
 IGNORE = 255
@@ -93,9 +93,7 @@ class Segmentation(Task):
             )
             factor = 2 ** (int(level[1:]) - finest)
             if factor > 1:
-                x = layers.UpSampling2D(factor, interpolation="bilinear", name=f"enlarge_{level}")(
-                    x
-                )
+                x = Enlarge(factor, name=f"enlarge_{level}")(x)
             features.append(x)
         x = layers.Add(name="merge")(features) if len(features) > 1 else features[0]
         x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, name="merge_bn")(x)
@@ -104,9 +102,7 @@ class Segmentation(Task):
         x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3, name="bn")(x)
         x = layers.Activation("relu", name="relu")(x)
         x = layers.Conv2D(self.num_classes, 1, dtype="float32", name="logits")(x)
-        x = layers.UpSampling2D(
-            2**finest, interpolation="bilinear", dtype="float32", name="output"
-        )(x)
+        x = Enlarge(2**finest, dtype="float32", name="output")(x)
         return keras.Model(inputs, x, name=f"{self.name}_head")
 
     # === Targets ===

@@ -76,9 +76,7 @@ class JaxStep:
         """
         self._culprits = None
         self._assert_compile_called("fit")
-        if self.on_nonfinite == "raise" and not isinstance(
-            callbacks, keras.callbacks.CallbackList
-        ):
+        if self.on_nonfinite == "raise" and not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [_Watch(), *tree.flatten(callbacks or [])]
         return super().fit(*args, callbacks=callbacks, **kwargs)
 

@@ -80,9 +80,7 @@ class MultiTaskModel(BackendStep, keras.Model):
         names = [task.name for task in self.tasks]
         unknown = sorted(set(loss_weights or {}) - set(names))
         if unknown:
-            raise ValueError(
-                f"`loss_weights` has unknown tasks {unknown}; the tasks are {names}"
-            )
+            raise ValueError(f"`loss_weights` has unknown tasks {unknown}; the tasks are {names}")
         if on_nonfinite not in ("raise", "skip"):
             raise ValueError(
                 f"`on_nonfinite` must be 'raise' or 'skip'. Received: {on_nonfinite!r}"
@@ -104,9 +102,7 @@ class MultiTaskModel(BackendStep, keras.Model):
             "jit_compile": jit_compile,
             **kwargs,
         }
-        self._loss_trackers = {
-            name: keras.metrics.Mean(name=f"{name}_loss") for name in names
-        }
+        self._loss_trackers = {name: keras.metrics.Mean(name=f"{name}_loss") for name in names}
         self._skipped = keras.metrics.Sum(name="skipped")
         self._task_metrics = {task.name: task.metrics() for task in self.tasks}
         self._evaluators = {
@@ -133,9 +129,7 @@ class MultiTaskModel(BackendStep, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     # === Losses and metrics ===
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ) -> Any:
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
         """Computes each task's loss, tracks it, and returns the weighted sum.
 
         Args:
