@@ -52,8 +52,7 @@ def write(recipe, run: pathlib.Path, model, dtype: str) -> dict:
         **recipe.about,
         "tasks": [task.name for task in model.tasks],
         "classes": {
-            task.name: [task.class_name(c) for c in range(task.num_classes)]
-            for task in model.tasks
+            task.name: [task.class_name(c) for c in range(task.num_classes)] for task in model.tasks
         },
         "input": {"letterbox": list(model.image_size), "channels": "RGB", "range": [0, 255]},
         "parameters": report.parameters,

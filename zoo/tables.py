@@ -54,7 +54,8 @@ def readme(text: str) -> str:
 def recipe(text: str, card: dict) -> str:
     metrics = card["metrics"]
     lines = {
-        "Time": f"{card['training_minutes']:.0f} minutes on two CPU cores, {card['epochs']} epochs.",
+        "Time": f"{card['training_minutes']:.0f} minutes on two CPU cores, "
+        f"{card['epochs']} epochs.",
         "Result": f"box AP {metrics['detection_AP']:.3f}, AP50 {metrics['detection_AP50']:.3f}, "
         f"IoU {ious(card)} on `{card['metrics_split']}`.",
     }

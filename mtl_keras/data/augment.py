@@ -39,9 +39,9 @@ class Augment:
         reference_size: `(height, width)` of the letterbox whose scale counts as 1, by default the
             training size. `(512, 512)` with a training size of 256 trains on crops at the scale
             that images have when they are letterboxed into 512 x 512.
-        cover: in [0, 1], how often an epoch shows an image that is larger than the window at scale 1:
-            `max(1, round(n ** cover))` times, `n` being its area over that of the window. With 0,
-            once; with 1, every part of every image is shown about once.
+        cover: in [0, 1], how often an epoch shows an image that is larger than the window at scale
+            1: `max(1, round(n ** cover))` times, `n` being its area over that of the window. With
+            0, once; with 1, every part of every image is shown about once.
 
     Raises:
         ValueError: if a value is outside its range.

@@ -53,19 +53,20 @@ def letterbox_scale(height: Any, width: Any, size: tuple[int, int]) -> tuple[Any
 def letterbox(image: Any, size: tuple[int, int], trim: bool = False) -> tuple[Any, Any]:
     """Place an image at the top left of a canvas, scaled to fit, its aspect kept.
 
-    The image is resized bilinearly with antialiasing, and enlarged 1.5 times at most; what it does not
-    cover (at the bottom or at the right) is filled with the value 114.
+    The image is resized bilinearly with antialiasing, and enlarged 1.5 times at most; what it does
+    not cover (at the bottom or at the right) is filled with the value 114.
 
     Args:
-        image: tensor or array `(H, W, C)`, or `(B, H, W, C)` for images of one size, float32 or uint8,
-            values in [0, 255].
+        image: tensor or array `(H, W, C)`, or `(B, H, W, C)` for images of one size, float32 or
+            uint8, values in [0, 255].
         size: `(height, width)` of the canvas in pixels.
         trim: whether to leave out what is only padding, up to the next multiple of 32 on each side.
 
     Returns:
-        `(canvas, content)`: a float32 tensor `(size[0], size[1], C)`, with the leading batch dimension
-        where there was one, smaller with `trim`; and `(height, width)` of the image on it, two scalar
-        int32 tensors. A box on the canvas times `H / height` and `W / width` is a box on the image.
+        `(canvas, content)`: a float32 tensor `(size[0], size[1], C)`, with the leading batch
+        dimension where there was one, smaller with `trim`; and `(height, width)` of the image on
+        it, two scalar int32 tensors. A box on the canvas times `H / height` and `W / width` is a
+        box on the image.
 
     Example:
         ```python

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtl_keras.data.augment import Augment
-from mtl_keras.data.letterbox import PAD_VALUE, letterbox, letterbox_scale
+from mtl_keras.data.letterbox import PAD_VALUE, letterbox
 
 IGNORE = 255
 SHUFFLE_BYTES = 512 * 2**20
@@ -114,8 +114,7 @@ def batches(
 
 
 def examples(builder: Any, split: str) -> Any:
-    """The images of a split as they are, one by one, with their labels; for evaluation and
-    pictures.
+    """The images of a split as they are, one by one, with their labels.
 
     Args:
         builder: a prepared builder of `from_coco`, `digits`, or another with the same features.

@@ -30,7 +30,7 @@ def feature_pyramid(
     ```python
     from mtl_keras.sharing.neck import feature_pyramid
     neck = feature_pyramid({"P3": 40, "P4": 112}, ["P3", "P4"], width=32)
-    assert neck.output_shape["P3"][-1] == 32
+    assert neck.output["P3"].shape[-1] == 32
     ```
     """
     finest = min(levels)

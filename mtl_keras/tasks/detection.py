@@ -52,7 +52,7 @@ class Detection(Task):
     import mtl_keras as mtl
     task = mtl.tasks.Detection(num_classes=3, levels=("P3", "P4"))
     head = task.head({"P3": 32, "P4": 32})
-    assert head.output_shape["P3"][-1] == 3 + 4
+    assert head.output["P3"].shape[-1] == 3 + 4
     ```
     """
 

@@ -10,18 +10,24 @@ import keras
 from mtl_keras.tasks import Detection, Segmentation
 from mtl_keras.training.model import MultiTaskModel
 
+# In pixels. Larger crops cost more than they teach.
+LARGEST_CROP = 320
 
-def with_classes(model: MultiTaskModel, class_names: list[str]) -> MultiTaskModel:
+
+def with_classes(
+    model: MultiTaskModel, class_names: list[str], image_size: tuple[int, int] | None = None
+) -> MultiTaskModel:
     """Makes a model for other classes of objects, with all else as it was learned.
 
     Args:
         model: `MultiTaskModel` with detection, segmentation or both.
         class_names: List of strings, the classes of objects; background is not one of them.
+        image_size: Optional `(height, width)` to letterbox images to, in place of the model's own.
 
     Returns:
         A new `MultiTaskModel`, not compiled: tasks whose classes differ have new heads with
-        random weights, everything else has a copy of the weights of `model`. Where no classes
-        differ, `model` itself.
+        random weights, everything else has a copy of the weights of `model`. Where neither the
+        classes nor the size differ, `model` itself.
 
     Raises:
         ValueError: If the model has a task that has no such classes.
@@ -55,7 +61,9 @@ def with_classes(model: MultiTaskModel, class_names: list[str]) -> MultiTaskMode
         if task.class_names != names:
             described["config"].update(num_classes=len(names), class_names=names)
             heads.append(f"{task.name}_head")
-    if not heads:
+    if image_size is not None:
+        config["image_size"] = list(image_size)
+    if not heads and tuple(config["image_size"]) == model.image_size:
         return model
     adapted = MultiTaskModel.from_config(config)
     for layer in adapted.layers:
@@ -74,8 +82,9 @@ def finetune(
 ) -> dict[str, float]:
     """Trains a model on the pictures of a builder; an interrupted run goes on with its last epoch.
 
-    Pictures are turned into random crops of half the model's image size each way, at 0.35 to 1.2
-    times the scale that they have in the model. AdamW, with a warm-up and a cosine decay.
+    Training sees random crops of at most 320 pixels each way, at half to one and a half times the
+    scale that pictures have in the model; large pictures are cropped several times an epoch. AdamW,
+    with a warm-up and a cosine decay.
 
     Writes into `out`: `backup/` (to go on from, gone at the end), `settings.json`, `history.csv`
     (a line an epoch) and, at the end, `model.keras`.
@@ -112,13 +121,18 @@ def finetune(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "image_size": list(model.image_size),
     }
     resumes = _resumes(out, settings)
     _make_room(model, builder)
 
-    crop = tuple(max(round(side / 64), 1) * 32 for side in model.image_size)
+    crop = tuple(min(side, LARGEST_CROP) for side in model.image_size)
     augment = data.Augment(
-        scale=(0.35, 1.2), flip="horizontal", colour=0.3, reference_size=model.image_size
+        scale=(0.5, 1.5),
+        flip="horizontal",
+        colour=0.3,
+        reference_size=model.image_size,
+        cover=0.5,
     )
     common = {"builder": builder, "tasks": model.tasks, "batch_size": batch_size}
     batches = data.batches(split=train_split, image_size=crop, augment=augment, **common)
@@ -180,20 +194,45 @@ def _resumes(out: pathlib.Path, settings: dict) -> bool:
     return resumes
 
 
+def image_size_for(builder: Any, most: tuple[int, int]) -> tuple[int, int]:
+    """Finds the size of a canvas that holds every picture of a builder.
+
+    Args:
+        builder: TFDS builder, see `mtl_keras.data`.
+        most: `(height, width)` in pixels, which the result does not exceed.
+
+    Returns:
+        `(height, width)`, multiples of 32.
+    """
+    import tensorflow as tf
+
+    sides = [(0, 0)]
+    for example in _undecoded(builder):
+        # The header of a PNG holds width and height.
+        width, height = tf.io.decode_raw(
+            tf.strings.substr(example["instances"], 16, 8), tf.int32, little_endian=False
+        ).numpy()
+        sides.append((int(height), int(width)))
+    largest = (max(side) for side in zip(*sides, strict=True))
+    return tuple(min(-(-side // 32) * 32, limit) for side, limit in zip(largest, most, strict=True))
+
+
 def _make_room(model: MultiTaskModel, builder: Any) -> None:
     """Lets detection take as many objects as the fullest picture holds."""
-    import tensorflow_datasets as tfds
-
-    decoders = dict.fromkeys(("image", "instances"), tfds.decode.SkipDecoding())
-    most = max(
-        len(example["objects"]["label"])
-        for split in builder.info.splits
-        for example in tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
-    )
+    most = max(len(example["objects"]["label"]) for example in _undecoded(builder))
     for task in model.tasks:
         if isinstance(task, Detection):
             task.max_objects = max(task.max_objects, most)
             task.max_detections = max(task.max_detections, most)
+
+
+def _undecoded(builder: Any) -> Any:
+    """Yields the examples of all splits, with their pictures as bytes."""
+    import tensorflow_datasets as tfds
+
+    decoders = dict.fromkeys(("image", "instances"), tfds.decode.SkipDecoding())
+    for split in builder.info.splits:
+        yield from builder.as_dataset(split=split, decoders=decoders).as_numpy_iterator()
 
 
 def _optimizer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:

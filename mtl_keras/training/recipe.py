@@ -83,7 +83,7 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
 def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) -> Any:
     """Trains a model by its recipe; an interrupted run goes on where its last epoch ended.
 
-    Writes into `out`: `backup/` (to go on from), `history.csv` (a line an epoch), `minutes.json`
+    Writes into `out`: `backup/` (to go on from), `history.jsonl` (a line an epoch), `minutes.json`
     (time spent in each run) and, at the end, `model.keras`.
 
     Args:
@@ -120,12 +120,22 @@ def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) ->
         validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
         callbacks=[
             keras.callbacks.BackupAndRestore(str(out / "backup")),
-            keras.callbacks.CSVLogger(str(out / "history.csv"), append=True),
+            _history(out / "history.jsonl"),
         ],
-        verbose=2,
     )
     model.save(out / "model.keras")
     log = out / "minutes.json"
     minutes = json.loads(log.read_text()) if log.exists() else []
     log.write_text(json.dumps([*minutes, round((time.time() - started) / 60, 2)]))
     return model
+
+
+def _history(path: pathlib.Path) -> keras.callbacks.Callback:
+    """Writes a line of JSON an epoch; a CSV has no room for metrics of some epochs only."""
+
+    def write(epoch: int, logs: dict) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            values = {name: float(value) for name, value in logs.items()}
+            file.write(json.dumps({"epoch": epoch + 1, **values}) + "\n")
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=write)

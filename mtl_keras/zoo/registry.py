@@ -133,7 +133,8 @@ def _checked(name: str, card: dict, file: str) -> pathlib.Path:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != card["files"][file]["sha256"]:
         raise ValueError(
-            f"the file {file!r} of the published model {name!r} is damaged: its SHA-256 is {found}, "
-            f"the card says {card['files'][file]['sha256']} ({path}). Install mtl_keras again."
+            f"the file {file!r} of the published model {name!r} is damaged: its SHA-256 is "
+            f"{found}, the card says {card['files'][file]['sha256']} ({path}). Install mtl_keras "
+            "again."
         )
     return path

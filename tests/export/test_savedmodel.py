@@ -51,7 +51,12 @@ def real_pictures() -> list[np.ndarray]:
     return [
         image[y : y + height, x : x + width]
         for image in whole
-        for y, x, height, width in ((0, 0, 200, 300), (50, 80, 150, 150), (9, 9, 90, 33), (0, 0, 300, 200))
+        for y, x, height, width in (
+            (0, 0, 200, 300),
+            (50, 80, 150, 150),
+            (9, 9, 90, 33),
+            (0, 0, 300, 200),
+        )
     ]
 
 

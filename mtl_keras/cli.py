@@ -1,0 +1,328 @@
+"""The command line: `mtl-keras list | info | predict | train | finetune | export`.
+
+What is heavy is imported inside the commands, so that `mtl-keras --help` and `list` are fast.
+"""
+
+import json
+import os
+import pathlib
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from typer.core import TyperGroup
+
+# Errors that tell users what to do differently, where mtl_keras itself raised them.
+_OF_USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
+
+
+class _Group(TyperGroup):
+    """Commands whose errors of use are one line, and whose other errors keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except _OF_USERS as error:
+            if not _is_ours(error):
+                raise
+            _complain(str(error))
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Multi-task learning for Keras: find, use, fine-tune and export models.",
+)
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Name of a published model, or path of a .keras file."),
+]
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
+
+
+@app.command("list")
+def list_models(
+    pattern: Annotated[str, typer.Argument(help='With wildcards, such as "*nuclei*".')] = "*",
+) -> None:
+    """List the published models."""
+    from mtl_keras import zoo
+
+    names = zoo.list_models(pattern)
+    if not names:
+        raise ValueError(
+            f"no published model matches {pattern!r}; the models are {zoo.list_models()}"
+        )
+    for name in names:
+        typer.echo(name)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="Name of a published model.")]) -> None:
+    """Show what a published model is, was trained on, and reaches."""
+    from mtl_keras import zoo
+
+    table = Table(title=name, show_header=False)
+    for key, value in zoo.info(name).items():
+        if key not in ("name", "config", "files"):
+            table.add_row(key.replace("_", " "), _text(value))
+    Console().print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[pathlib.Path], typer.Argument(help="Image files.")],
+    model: Model,
+    out: Annotated[pathlib.Path, typer.Option(help="Folder to write to.")],
+    score_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Boxes that score less are left out.")
+    ] = 0.3,
+) -> None:
+    """Find objects in images.
+
+    For each image, OUT gets NAME_prediction.png (boxes and mask side by side) and, for each task
+    with a mask, NAME_mask.png (class ids; 0 is background). OUT/predictions.json holds the rest:
+    boxes (x1, y1, x2, y2 in pixels), scores, class ids and names. An image that can't be read is
+    named and left out.
+    """
+    from mtl_keras import draw
+
+    draw.require_opencv()
+    missing = [str(path) for path in images if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"there is no image file {', '.join(map(repr, missing))}")
+    stems = _stems(images, out)
+    network = _load(model)
+    out.mkdir(parents=True, exist_ok=True)
+    found, failed = [], 0
+    for path, stem in track(
+        list(zip(images, stems, strict=True)), "Predicting", console=_console()
+    ):
+        try:
+            found.append(_predict_one(network, path, out, stem, score_threshold))
+        except ValueError as error:
+            if not _is_ours(error):
+                raise
+            failed += 1
+            _complain(str(error))
+    results = {"model": model, "score_threshold": score_threshold, "images": found}
+    (out / "predictions.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"{len(found)} of {len(images)} images predicted, written to {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="Recipe file, or the name of one in ./zoo/recipes.")
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="Folder to write to.")],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Fewer than the recipe says, for a trial.")
+    ] = None,
+) -> None:
+    """Train a model by its recipe. The same command continues an interrupted run."""
+    from mtl_keras.training import recipe as recipes
+
+    recipes.train(recipes.load_recipe(recipe), out, epochs)
+    typer.echo(f"The model is {out / 'model.keras'}")
+
+
+@app.command()
+def finetune(
+    model: Model,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder with train.json in COCO format, images/ and, if there is one, val.json; "
+            'or "digits", the embedded set.'
+        ),
+    ],
+    out: Annotated[pathlib.Path, typer.Option(help="Folder to write to.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="The highest.")] = 5e-4,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest side in pixels, a multiple of 32, to which images are fitted; default: "
+            "that of the largest image, but not more than the model has."
+        ),
+    ] = None,
+) -> None:
+    """Fine-tune a model on your own images. The same command continues an interrupted run.
+
+    OUT gets model.keras, which the other commands take as --model, and history.csv. Without
+    val.json, a fifth of the images is held out to measure on.
+    """
+    builder = _builder(data)
+
+    from mtl_keras.training.finetune import finetune as run
+    from mtl_keras.training.finetune import image_size_for, splits, with_classes
+
+    names = builder.info.features["objects"]["label"].names
+    train_split, val_split = splits(builder)
+    counts = [builder.info.splits[split].num_examples for split in (train_split, val_split)]
+    held_out = "val.json" if val_split == "val" and data != "digits" else f"split {val_split}"
+    typer.echo(
+        f"Classes: {', '.join(names)}\n"
+        f"{counts[0]} images to train on, {counts[1]} held out to measure on ({held_out})"
+    )
+    network = _load(model)
+    size = (image_size, image_size) if image_size else image_size_for(builder, network.image_size)
+    network = with_classes(network, names, size)
+    typer.echo(f"Images are fitted into {size[0]} x {size[1]} pixels")
+    metrics = run(network, builder, out, epochs, batch_size, learning_rate)
+    table = Table("metric", "value", title=f"On the {counts[1]} images held out")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    Console().print(table)
+    typer.echo(f"The model is {out / 'model.keras'}")
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[pathlib.Path, typer.Option(help="New folder to write to.")],
+) -> None:
+    """Export a model as a TensorFlow SavedModel for serving."""
+    from mtl_keras import export as exports
+
+    path = exports.saved_model(_load(model), out)
+    typer.echo(f'Written to {path}; load it with tf.saved_model.load("{path}")')
+
+
+# === What the commands share ===
+def _load(name: str) -> Any:
+    """Loads a published model by its name, or a model that `finetune` or `train` saved."""
+    path = pathlib.Path(name)
+    with _console().status(f"Loading {name} …"):
+        if path.suffix != ".keras":
+            from mtl_keras import zoo
+
+            return zoo.load(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no model file {name!r}")
+        import zipfile
+
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{name!r} is damaged, or no model that Keras saved")
+        import keras
+
+        from mtl_keras.training import MultiTaskModel
+
+        model = keras.saving.load_model(path, compile=False)
+        if not isinstance(model, MultiTaskModel):
+            raise ValueError(
+                f"{name!r} holds a {type(model).__name__}; it must hold a MultiTaskModel, as "
+                "`mtl-keras finetune` and `mtl-keras train` save"
+            )
+        return model
+
+
+def _builder(data: str) -> Any:
+    from mtl_keras import data as sources
+
+    if data == "digits":
+        return sources.digits()
+    folder = pathlib.Path(data)
+    if not (folder / "train.json").is_file():
+        raise FileNotFoundError(
+            f"`--data` must be 'digits' or a folder with train.json (COCO format) and images/; "
+            f"there is no file {str(folder / 'train.json')!r}"
+        )
+    jsons = {
+        split: folder / f"{split}.json"
+        for split in ("train", "val")
+        if (folder / f"{split}.json").is_file()
+    }
+    return sources.from_coco(jsons, folder / "images")
+
+
+def _stems(images: list[pathlib.Path], out: pathlib.Path) -> list[str]:
+    """Returns a name for the results of each image; results never overwrite an image."""
+    stems: list[str] = []
+    for path in images:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}_{number}", number + 1
+        stems.append(stem)
+    given = {path.resolve() for path in images}
+    for stem in stems:
+        for path in out.resolve().glob(f"{stem}_*.png"):
+            if path in given:
+                raise ValueError(
+                    f"`--out` is the folder of the image {str(path)!r}, which a result would "
+                    "overwrite; give another folder"
+                )
+    return stems
+
+
+def _predict_one(
+    model: Any, path: pathlib.Path, out: pathlib.Path, stem: str, score_threshold: float
+) -> dict:
+    from PIL import Image
+
+    from mtl_keras.data import read_image
+    from mtl_keras.draw import draw_predictions
+
+    image = read_image(path)
+    (found,) = model.predict_images([image], score_threshold=score_threshold)
+    result: dict = {"image": str(path), "height": image.shape[0], "width": image.shape[1]}
+    object_names = None
+    for task in model.tasks:
+        predictions = dict(found[task.name])
+        if "mask" in predictions:
+            file = f"{stem}_mask.png" if task.name == "segmentation" else f"{stem}_{task.name}.png"
+            Image.fromarray(predictions.pop("mask").astype("uint8")).save(out / file)
+            names = [task.class_name(c) for c in range(task.num_classes)]
+            result[task.name] = {"mask": file, "class_names": names}
+        else:
+            names = [task.class_name(int(c)) for c in predictions["classes"]]
+            values = {key: value.tolist() for key, value in predictions.items()}
+            result[task.name] = {**values, "class_names": names}
+            object_names = [task.class_name(c) for c in range(task.num_classes)]
+    picture = f"{stem}_prediction.png"
+    draw_predictions(image, found, object_names).save(out / picture)
+    return {**result, "picture": picture}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Says whether mtl_keras raised the error itself, so that its message is meant for the user."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return where.split(".")[0] == "mtl_keras"
+
+
+def _complain(message: str) -> None:
+    _console().print(
+        f"Error: {message}", style="red", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def _console() -> Console:
+    return Console(stderr=True)
