@@ -9,6 +9,7 @@ import keras
 
 from mtl_keras.tasks import Detection, Segmentation
 from mtl_keras.training.model import MultiTaskModel
+from mtl_keras.training.recipe import backup
 
 # In pixels. Larger crops cost more than they teach.
 LARGEST_CROP = 320
@@ -138,13 +139,12 @@ def finetune(
     batches = data.batches(split=train_split, image_size=crop, augment=augment, **common)
     val = data.batches(split=val_split, image_size=model.image_size, **common)
     model.compile(optimizer=_optimizer(learning_rate, epochs * int(batches.cardinality())))
-    # The backup outlives `fit`: a run that is stopped before the model is saved goes on too.
     model.fit(
         batches,
         epochs=epochs,
         validation_data=val,
         callbacks=[
-            keras.callbacks.BackupAndRestore(str(out / "backup"), delete_checkpoint=False),
+            backup(out / "backup"),
             keras.callbacks.CSVLogger(str(out / "history.csv"), append=resumes),
         ],
     )

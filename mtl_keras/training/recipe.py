@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +84,7 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
 def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) -> Any:
     """Trains a model by its recipe; an interrupted run goes on where its last epoch ended.
 
-    Writes into `out`: `backup/` (to go on from), `history.jsonl` (a line an epoch), `minutes.json`
+    Writes into `out`: `backup/` (to go on from, gone at the end), `history.jsonl` (a line an epoch), `minutes.json`
     (time spent in each run) and, at the end, `model.keras`.
 
     Args:
@@ -119,15 +120,27 @@ def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) ->
         validation_data=val,
         validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
         callbacks=[
-            keras.callbacks.BackupAndRestore(str(out / "backup")),
+            backup(out / "backup"),
             _history(out / "history.jsonl"),
         ],
     )
     model.save(out / "model.keras")
+    shutil.rmtree(out / "backup", ignore_errors=True)
     log = out / "minutes.json"
     minutes = json.loads(log.read_text()) if log.exists() else []
     log.write_text(json.dumps([*minutes, round((time.time() - started) / 60, 2)]))
     return model
+
+
+def backup(path: pathlib.Path) -> keras.callbacks.Callback:
+    """Makes the callback that lets an interrupted run go on.
+
+    The last two epochs are kept, since a run can be killed while it writes one of them, and they
+    outlive `fit`, since it can be killed before the model is saved.
+    """
+    return keras.callbacks.BackupAndRestore(
+        str(path), double_checkpoint=True, delete_checkpoint=False
+    )
 
 
 def _history(path: pathlib.Path) -> keras.callbacks.Callback:
