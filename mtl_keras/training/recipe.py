@@ -84,8 +84,8 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
 def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) -> Any:
     """Trains a model by its recipe; an interrupted run goes on where its last epoch ended.
 
-    Writes into `out`: `backup/` (to go on from, gone at the end), `history.jsonl` (a line an epoch), `minutes.json`
-    (time spent in each run) and, at the end, `model.keras`.
+    Writes into `out`: `backup/` (to go on from, gone at the end), `history.jsonl` (a line an
+    epoch), `minutes.json` (time spent in each run) and, at the end, `model.keras`.
 
     Args:
         recipe: `Recipe`.
