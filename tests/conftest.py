@@ -1,0 +1,32 @@
+"""What all tests share: a quiet TensorFlow and an untouched dtype policy."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def untouched_policy():
+    """A test that sets the global dtype policy does not change those after it."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def lite():
+    """EfficientNet-Lite0 of random weights with hard sharing and both tasks, for 64 x 64."""
+    import keras
+
+    import mtl_keras as mtl
+
+    keras.utils.set_random_seed(0)
+    return mtl.build(
+        mtl.trunks.create("efficientnet_lite0"),
+        [mtl.tasks.Detection(3, channels=32), mtl.tasks.Segmentation(4, channels=32)],
+        image_size=(64, 64),
+    )

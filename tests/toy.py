@@ -1,0 +1,121 @@
+"""A trunk, data and models small enough that a test may train them."""
+
+import keras
+import numpy as np
+from keras import layers
+
+import mtl_keras as mtl
+
+TRUNK = "toy_trunk"
+SIZE = (64, 64)
+
+
+def _block(filters, name):
+    def build(x):
+        x = layers.Conv2D(
+            filters, 3, strides=2, padding="same", use_bias=False, name=f"{name}_conv"
+        )(x)
+        x = layers.BatchNormalization(name=f"{name}_bn")(x)
+        return layers.Activation("relu", name=f"{name}_relu")(x)
+
+    return build
+
+
+def _stages():
+    def stem(x):
+        return _block(8, "stem")(layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(x))
+
+    levels = ("P2", "P3", "P4", "P5")
+    return [
+        mtl.trunks.Stage("stem", None, stem),
+        *(mtl.trunks.Stage(f"stage{p}", p, _block(16, f"stage{p}")) for p in levels),
+    ]
+
+
+if TRUNK not in mtl.trunks.names():
+    mtl.trunks.register(TRUNK)(_stages)
+
+
+def trunk():
+    """Five convolutions with BatchNorm, levels P2 to P5."""
+    return mtl.trunks.create(TRUNK)
+
+
+def detection(**arguments):
+    """A narrow detection task of three classes."""
+    given = {"num_classes": 3, "channels": 8, "depth": 1, "max_objects": 8, "max_detections": 20}
+    return mtl.tasks.Detection(**{**given, **arguments})
+
+
+def segmentation(**arguments):
+    """A narrow segmentation task of four classes."""
+    return mtl.tasks.Segmentation(**{"num_classes": 4, "channels": 8, **arguments})
+
+
+def model(tasks=None, sharing=None, seed=0):
+    """A network of both tasks on the toy trunk."""
+    keras.utils.set_random_seed(seed)
+    return mtl.build(
+        trunk(),
+        tasks or [detection(), segmentation()],
+        sharing or mtl.sharing.HardSharing(neck_channels=8),
+        SIZE,
+    )
+
+
+def labels(objects, size=SIZE, classes=3, seed=0):
+    """Random labels of one image, as `mtl_keras.data.batches` hands them to `encode`."""
+    rng = np.random.default_rng(seed)
+    height, width = size
+    low = rng.uniform(0, 0.7, (objects, 2)) * (width, height)
+    high = np.minimum(low + rng.uniform(4, 30, (objects, 2)), (width, height))
+    boxes = np.concatenate([low, high], -1).astype("float32")
+    kinds = rng.integers(0, classes, objects).astype("int32")
+    mask = np.zeros(size, "int32")
+    instances = np.zeros(size, "int32")
+    for i, (x0, y0, x1, y1) in enumerate(np.rint(boxes).astype(int)):
+        mask[y0:y1, x0:x1] = kinds[i] + 1
+        instances[y0:y1, x0:x1] = i + 1
+    crowd = np.zeros(objects, bool)
+    return {
+        "boxes": boxes,
+        "classes": kinds,
+        "is_crowd": crowd,
+        "mask": mask,
+        "instances": instances,
+    }
+
+
+def targets(task, *several):
+    """Encodes labels of several images with NumPy only, and batches them."""
+    if isinstance(task, mtl.tasks.Segmentation):
+        return {"mask": np.stack([one["mask"] for one in several]).astype("uint8")}
+    boxes = np.zeros((len(several), task.max_objects, 4), "float32")
+    classes = np.full((len(several), task.max_objects), -1, "int32")
+    crowd = np.zeros((len(several), task.max_objects), bool)
+    for i, one in enumerate(several):
+        n = len(one["boxes"])
+        boxes[i, :n], classes[i, :n] = one["boxes"], one["classes"]
+        crowd[i, :n] = one["is_crowd"]
+    return {"boxes": boxes, "classes": classes, "is_crowd": crowd}
+
+
+def batch(tasks, images=4, seed=0):
+    """Images on which the objects can be seen, and the targets of each task."""
+    several = [labels(3, seed=seed + i) for i in range(images)]
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 40, (images, *SIZE, 3))
+    x += np.stack([one["mask"] for one in several])[..., None] * 60.0
+    return x.astype("float32"), {task.name: targets(task, *several) for task in tasks}
+
+
+def arrays(variables):
+    """Copies of variables as NumPy arrays."""
+    return [np.array(v.numpy()) for v in variables]
+
+
+def same(a, b):
+    """Whether two lists of arrays are equal bit by bit."""
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True)
+    )
