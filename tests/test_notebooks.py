@@ -11,7 +11,7 @@ NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipy
 def test_notebook_runs(path, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    monkeypatch.setenv("MTL_KERAS_NOTEBOOK_EPOCHS", "1")
+    monkeypatch.setenv("MTL_KERAS_NOTEBOOK_QUICK", "1")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"

@@ -60,6 +60,7 @@ def test_finding_models_needs_no_tensorflow():
     assert found & {"keras", "tensorflow", "numpy", *HEAVY} <= {"typer"}
 
 
+@pytest.mark.slow
 def test_import_time():
     """The claim itself (at most 1.1 times that of Keras) is measured by benchmarks/import_time.py.
 

@@ -18,12 +18,16 @@ DATA = pathlib.Path(os.environ.get("MTL_KERAS_DATA", ROOT / "../shared/data"))
 SERVE = """
     import sys
 
-    class Blocked:
+    class Without:
+        def __init__(self, finder):
+            self.finder = finder
+
         def find_spec(self, name, path=None, target=None):
             if name.split(".")[0] in ("keras", "mtl_keras", "tf_keras"):
-                raise ImportError(f"{name} is not installed here")
+                return None
+            return self.finder.find_spec(name, path, target)
 
-    sys.meta_path.insert(0, Blocked())
+    sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
     import numpy as np
     import tensorflow as tf
 
