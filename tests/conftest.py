@@ -1,8 +1,12 @@
-"""What all tests share: a quiet TensorFlow and an untouched dtype policy."""
+"""What all tests share: a quiet TensorFlow, an untouched home and an untouched dtype policy."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Data sets are prepared in a folder that is gone with the tests.
+_PREPARED = tempfile.TemporaryDirectory()
+os.environ["TFDS_DATA_DIR"] = _PREPARED.name
 
 import pytest
 
