@@ -1,14 +1,21 @@
 """What all tests share: a quiet TensorFlow, an untouched home and an untouched dtype policy."""
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Data sets are prepared in a folder that is gone with the tests.
-_PREPARED = tempfile.TemporaryDirectory()
-os.environ["TFDS_DATA_DIR"] = _PREPARED.name
+os.environ["TFDS_DATA_DIR"] = tempfile.mkdtemp(prefix="mtl_keras_tests_")
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_data():
+    """Removes the data sets that tests prepared."""
+    yield
+    shutil.rmtree(os.environ["TFDS_DATA_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
