@@ -1,11 +1,14 @@
 """The contracts of a loss weighting and of a gradient method."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from mtl_keras.balancing.quadratic import precision
+
+ON = ("parameters", "features", "normalized_features")
 
 
 class Balancing:
@@ -149,17 +152,23 @@ class GradientMethod(Balancing):
         on: Where gradients are taken. `"parameters"`: at the shared parameters, exactly as papers
             write it, one backward pass a task through the trunk. `"features"`: at the features
             that tasks share, one backward pass through the trunk in all; scalar products of
-            gradients at features stand in for those at parameters.
+            gradients at features stand in for those at parameters. `"normalized_features"`: as
+            `"features"`, in units in which the gradients of each image have the same size (the
+            root of the sum of squares over all tasks), so that no single image decides.
 
     Raises:
         ValueError: If `on` is something else.
     """
 
+    # Whether a task whose gradient is zero changes nothing; an absent task is given so.
+    ignores_zero_gradients = False
+
     def __init__(self, on: str = "parameters") -> None:
         super().__init__()
-        if on not in ("parameters", "features"):
-            raise ValueError(f"`on` must be 'parameters' or 'features'. Received: on={on!r}")
+        if on not in ON:
+            raise ValueError(f"`on` must be one of {ON}. Received: on={on!r}")
         self.on = on
+        self._sum_over_replicas: Callable = lambda value: value
 
     def get_config(self) -> dict:
         return {"on": self.on}
@@ -191,19 +200,86 @@ class GradientMethod(Balancing):
             Float32 tensor of shape `(parameters,)`.
         """
         gradients = ops.cast(ops.convert_to_tensor(gradients), "float32")
-        # In float32, rounding would add directions to gradients that depend on each other.
-        exact = ops.cast(gradients, precision())
-        weights = self.weights_from_gramian(ops.matmul(exact, ops.transpose(exact)))
+        weights = self.weights_from_gramian(self.gramian(gradients))
         return ops.matmul(ops.reshape(ops.cast(weights, "float32"), (1, -1)), gradients)[0]
 
-    def step(self, gradients: Any, losses: dict[str, Any]) -> Any:
+    def gramian(self, gradients: Any) -> Any:
+        """Computes the scalar products of gradients, of the images of all devices.
+
+        Args:
+            gradients: Float32 tensor of shape `(tasks, parameters)`.
+
+        Returns:
+            Float64 tensor of shape `(tasks, tasks)` (float32 where the backend has no float64).
+        """
+        # In float32, rounding would add directions to gradients that depend on each other.
+        exact = ops.cast(gradients, precision())
+        return self._sum_over_replicas(ops.matmul(exact, ops.transpose(exact)))
+
+    def step(self, gradients: Any, losses: dict[str, Any], present: Any = None) -> Any:
         """Computes the direction of a training step.
 
         Args:
-            gradients: Float32 tensor of shape `(tasks of this batch, parameters)`.
-            losses: Dict, name of each task of this batch to its loss, in the order of the rows.
+            gradients: Float32 tensor of shape `(tasks, parameters)`, zeros for absent tasks.
+            losses: Dict, name of each task to its loss, in the order of the rows.
+            present: Optional boolean tensor of shape `(tasks,)`: whether the batch has labels of
+                the task. The direction is that of the tasks that are present.
 
         Returns:
             Float32 tensor of shape `(parameters,)`.
         """
-        return self.aggregate(gradients)
+        if present is None or self.ignores_zero_gradients:
+            return self.aggregate(gradients)
+        gradients = ops.cast(ops.convert_to_tensor(gradients), "float32")
+        if type(self).aggregate is not GradientMethod.aggregate:
+            return of_present(self.aggregate, gradients, present)
+        gramian, size = self.gramian(gradients), gradients.shape[0]
+
+        def weights(order):
+            rows = ops.take(ops.take(gramian, order, axis=0), order, axis=1)
+            some = ops.reshape(ops.cast(self.weights_from_gramian(rows), "float32"), (1, -1))
+            return ops.matmul(some, ops.one_hot(order, size, dtype="float32"))[0]
+
+        found = by_count(weights, present, ops.zeros(size))
+        return ops.matmul(found[None, :], gradients)[0]
+
+
+def of_present(function: Callable, gradients: Any, present: Any) -> Any:
+    """Hands a function the rows of the tasks that are present, and only those.
+
+    Args:
+        function: From float32 `(some tasks, parameters)` to float32 `(parameters,)`.
+        gradients: Float32 tensor of shape `(tasks, parameters)`.
+        present: Boolean tensor of shape `(tasks,)`.
+
+    Returns:
+        Float32 tensor of shape `(parameters,)`, zeros if no task is present.
+    """
+
+    def of_rows(order):
+        return function(ops.take(gradients, order, axis=0))
+
+    return by_count(of_rows, present, ops.zeros_like(gradients[0]))
+
+
+def by_count(function: Callable, present: Any, none: Any) -> Any:
+    """Calls a function with the rows of the tasks that are present, in a graph too.
+
+    Which tasks are present is known in the batch alone, but functions need to know how many rows
+    they get: there is a branch for each number of tasks.
+
+    Args:
+        function: Called with an int32 tensor of static shape `(some tasks,)`, their rows.
+        present: Boolean tensor of shape `(tasks,)`.
+        none: What to return if no task is present.
+
+    Returns:
+        What `function` returns.
+    """
+    present = ops.cast(ops.convert_to_tensor(present), "int32")
+    size = present.shape[0]
+    order = ops.argsort((1 - present) * size + ops.arange(size, dtype="int32"))
+    order = ops.cast(order, "int32")
+    branches = [lambda: none]
+    branches += [lambda count=count: function(order[:count]) for count in range(1, size + 1)]
+    return ops.switch(ops.sum(present), branches)

@@ -36,6 +36,8 @@ class GradDrop(GradientMethod):
     ```
     """
 
+    ignores_zero_gradients = True
+
     def __init__(
         self, leak: list[float] | None = None, seed: int | None = None, on: str = "parameters"
     ):

@@ -67,22 +67,18 @@ class GradNorm(GradientMethod):
         self._build_for(gradients.shape[0])
         return ops.sum(self._weights.value[:, None] * gradients, axis=0)
 
-    def step(self, gradients: Any, losses: dict[str, Any]) -> Any:
+    def step(self, gradients: Any, losses: dict[str, Any], present: Any = None) -> Any:
+        """See `GradientMethod.step`."""
         gradients = ops.cast(ops.convert_to_tensor(gradients), "float32")
         if self.tasks is None:
             self.build(tuple(losses))
-        here = [self.tasks.index(name) for name in losses]
-        scatter = ops.one_hot(ops.convert_to_tensor(here), len(self.tasks), dtype="float32")
-        present = ops.sum(scatter, axis=0)
-
-        def spread(values):
-            return ops.matmul(ops.reshape(values, (1, -1)), scatter)[0]
-
-        loss = spread(ops.stack([ops.cast(value, "float32") for value in losses.values()]))
-        norms = spread(ops.sqrt(ops.sum(gradients**2, axis=-1)))
-        weights, count = ops.convert_to_tensor(self._weights.value), ops.sum(present)
-        used = ops.matmul(scatter, weights[:, None])[:, 0]
-        direction = ops.sum(used[:, None] * gradients, axis=0)
+        loss = ops.stack([ops.cast(value, "float32") for value in losses.values()])
+        present = ops.ones_like(loss) if present is None else ops.cast(present, "float32")
+        loss = ops.where(present > 0.0, loss, 1.0)
+        norms = ops.sqrt(self._sum_over_replicas(ops.sum(gradients**2, axis=-1))) * present
+        weights = ops.convert_to_tensor(self._weights.value)
+        count = ops.maximum(ops.sum(present), 1.0)
+        direction = ops.sum((weights * present)[:, None] * gradients, axis=0)
 
         first = ops.where((self._first.value > 0.0) | (present == 0.0), self._first.value, loss)
         ratio = present * loss / ops.where(first > 0.0, first, 1.0)

@@ -40,6 +40,8 @@ class GradVac(GradientMethod):
     ```
     """
 
+    ignores_zero_gradients = True
+
     def __init__(self, beta: float = 0.01, seed: int | None = None, on: str = "parameters"):
         super().__init__(on)
         if not (math.isfinite(beta) and 0 < beta <= 1):

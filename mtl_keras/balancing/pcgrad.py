@@ -32,6 +32,8 @@ class PCGrad(GradientMethod):
     ```
     """
 
+    ignores_zero_gradients = True
+
     def __init__(self, seed: int | None = None, on: str = "parameters"):
         super().__init__(on)
         self.seed = seed

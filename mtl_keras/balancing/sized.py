@@ -53,7 +53,8 @@ class SizedGradientMethod(GradientMethod):
         self._build_for(gradients.shape[0])
         return self.step(gradients, dict.fromkeys(self.tasks, 1.0))
 
-    def step(self, gradients: Any, losses: dict[str, Any]) -> Any:
+    def step(self, gradients: Any, losses: dict[str, Any], present: Any = None) -> Any:
+        """See `GradientMethod.step`."""
         gradients = ops.cast(ops.convert_to_tensor(gradients), "float32")
         size = gradients.shape[1]
         if self.tasks is None or self.size is None:
@@ -63,12 +64,11 @@ class SizedGradientMethod(GradientMethod):
                 f"the state of {type(self).__name__} is of gradients with {self.size} values. "
                 f"Received: {size} values. If layers were frozen or freed, compile the model again"
             )
-        rows = {name: i for i, name in enumerate(losses)}
-        absent = ops.zeros_like(gradients[0])
+        losses = ops.stack([ops.cast(loss, "float32") for loss in losses.values()])
+        present = ops.ones_like(losses) if present is None else ops.cast(present, "float32")
+        here = present > 0.0
         return self.advance(
-            ops.stack([gradients[rows[n]] if n in rows else absent for n in self.tasks]),
-            ops.stack([ops.cast(losses.get(name, 1.0), "float32") for name in self.tasks]),
-            ops.convert_to_tensor([float(name in rows) for name in self.tasks], "float32"),
+            ops.where(here[:, None], gradients, 0.0), ops.where(here, losses, 1.0), present
         )
 
     def advance(self, gradients: Any, losses: Any, present: Any) -> Any:

@@ -24,7 +24,7 @@ def layer_users(model: Any) -> dict[str, tuple[str, ...]]:
 
 
 def variable_users(model: Any) -> dict[int, tuple[str, ...]]:
-    """Finds the tasks whose outputs depend on each trainable variable.
+    """Finds the tasks whose outputs depend on each variable, trainable or not.
 
     Args:
         model: `MultiTaskModel`.
@@ -34,7 +34,7 @@ def variable_users(model: Any) -> dict[int, tuple[str, ...]]:
     """
     found: dict[int, set] = {}
     for name, tasks in layer_users(model).items():
-        for variable in model.get_layer(name).trainable_variables:
+        for variable in model.get_layer(name).variables:
             found.setdefault(id(variable), set()).update(tasks)
     order = [task.name for task in model.tasks]
     return {key: tuple(t for t in order if t in tasks) for key, tasks in found.items()}

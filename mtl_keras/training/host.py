@@ -52,6 +52,28 @@ def cpu_only_tensorflow() -> bool:
     return not tf.config.list_physical_devices("GPU") + tf.config.list_physical_devices("TPU")
 
 
+def replicas() -> int:
+    """The number of devices that train together on parts of one batch, in a step of training.
+
+    With JAX, a step sees the whole batch, however many devices there are: it is 1.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context.num_replicas_in_sync if context is not None else 1
+
+
+def sum_over_replicas(value: Any) -> Any:
+    """Adds up what each of `replicas()` has."""
+    if replicas() == 1:
+        return value
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
 def learning_rate_factor(variable: Any) -> float:
     """The factor of the learning rate of one variable, as its layer set it; 1 for most."""
     return float(getattr(variable, "learning_rate_factor", 1.0))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import keras
 from keras import tree
 
+from mtl_keras.training.absent import owned_state
 from mtl_keras.training.errors import NonFiniteLossError
 from mtl_keras.training.host import learning_rate_factor
 
@@ -48,11 +49,30 @@ class JaxStep:
             new if factor == 1.0 else old + factor * (new - old)
             for new, old, factor in zip(new_trainable, trainable, factors, strict=True)
         ]
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            [list(new_trainable), list(new_statistics), list(new_optimizer)],
-            [list(trainable), list(statistics), list(optimizer)],
+        present = self.present(y, sample_weight)
+        usable = finite & _any(present.values())
+        absent = [name for name, here in present.items() if here is not True]
+        flags = {
+            id(variable): usable & _any(present[name] for name in names)
+            for names, variable in owned_state(self, absent)
+        }
+        held = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
         )
+        kept = [
+            [
+                jnp.where(flags.get(id(variable), usable), one, other)
+                for variable, one, other in zip(variables, new, old, strict=True)
+            ]
+            for variables, new, old in zip(
+                held,
+                (new_trainable, new_statistics, new_optimizer),
+                (trainable, statistics, optimizer),
+                strict=True,
+            )
+        ]
         if self.on_nonfinite == "raise":
             jax.debug.callback(self._note, finite, of_task, ordered=True)
         mapping = list(zip(self.metrics_variables, new_metrics, strict=True))
@@ -98,6 +118,13 @@ class JaxStep:
         jax.effects_barrier()
         if self._culprits is not None:
             raise NonFiniteLossError(self._culprits or ("gradient",))
+
+
+def _any(values: Any) -> Any:
+    found = jnp.asarray(False)
+    for value in values:
+        found |= value
+    return found
 
 
 class _Watch(keras.callbacks.Callback):

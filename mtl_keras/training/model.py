@@ -176,20 +176,22 @@ class MultiTaskModel(BackendStep, keras.Model):
             y: Dict, task name to targets. A task that is not in it has no labels in this batch.
             y_pred: Dict, task name to raw outputs.
             sample_weight: Optional weights of shape `(batch,)`, for all tasks, or a dict, task
-                name to such weights.
+                name to such weights. An image of weight 0 has no label of the task: the loss of
+                a task is the mean over the images that have one.
             training: Whether the batch is trained on; metrics are measured where it is not.
 
         Returns:
             Float32 scalar: the tasks' losses, each times its weight, plus `model.losses`.
         """
+        counts = self.labelled_images(x, y, sample_weight)
         losses = self.task_losses(y, y_pred, sample_weight)
-        batch = ops.cast(ops.shape(x)[0], "float32")
         # What the step of the backend asks to name the culprit; of this trace, not state.
         self._finite = {name: ops.isfinite(loss) for name, loss in losses.items()}
         for name, loss in losses.items():
             finite = self._finite[name]
             self._loss_trackers[name].update_state(
-                ops.where(finite, loss, 0.0), ops.cast(finite, "float32") * batch
+                ops.where(finite, loss, 0.0),
+                ops.cast(finite, "float32") * counts[name] / host.replicas(),
             )
         if not training:
             self._measure(y, y_pred, sample_weight)
@@ -197,7 +199,7 @@ class MultiTaskModel(BackendStep, keras.Model):
         losses = {name: self.loss_weights[name] * loss for name, loss in losses.items()}
         self.weighted_losses = losses  # Of this trace, not state: gradient methods take it apart.
         if training and isinstance(self.balancing, balancings.LossWeighting):
-            total = self._balanced(losses)
+            total = self._balanced(losses, self.present(y, sample_weight))
         else:
             total = sum(losses.values())
         for penalty in self.losses:
@@ -207,19 +209,60 @@ class MultiTaskModel(BackendStep, keras.Model):
                 tracker.update_state(sum(ops.cast(penalty, "float32") for penalty in penalties))
         return total
 
-    def _balanced(self, losses: dict) -> Any:
+    def _balanced(self, losses: dict, present: dict) -> Any:
         """Makes one loss of those of the tasks, and tracks their weights."""
-        names = [task.name for task in self.tasks]
-        present = [name in losses for name in names]
-        vector = ops.stack([losses.get(name, 1.0) for name in names])
+        vector = ops.stack([losses.get(task.name, 1.0) for task in self.tasks])
+        if (devices := host.replicas()) > 1:
+            # The value is that of all devices' images, the gradient that of this one's.
+            here = ops.stop_gradient(vector)
+            vector = vector - here + host.sum_over_replicas(here) / devices
+        present = ops.stack([ops.cast(present[task.name], "bool") for task in self.tasks])
         total, weights = self.balancing.loss_and_weights(vector, present)
-        for i, name in enumerate(names):
-            if present[i]:
-                finite = ops.isfinite(weights[i])
-                self._weight_trackers[name].update_state(
-                    ops.where(finite, weights[i], 0.0), ops.cast(finite, "float32")
-                )
+        for i, task in enumerate(self.tasks):
+            counts = ops.isfinite(weights[i]) & present[i]
+            self._weight_trackers[task.name].update_state(
+                ops.where(counts, weights[i], 0.0), ops.cast(counts, "float32")
+            )
         return total
+
+    def labelled_images(self, images: Any, targets: dict, sample_weight: Any = None) -> dict:
+        """Counts the images that have a label, of all devices.
+
+        Args:
+            images: Images of the batch.
+            targets: Dict, task name to targets.
+            sample_weight: See `compute_loss`.
+
+        Returns:
+            Dict, task name to a float32 scalar.
+        """
+        batch = ops.cast(ops.shape(keras.tree.flatten(images)[0])[0], "float32")
+        counts = {}
+        for task in self.tasks:
+            weight = _of_task(sample_weight, task.name)
+            count = batch if weight is None else ops.sum(_labelled(weight))
+            counts[task.name] = ops.cast(task.name in targets, "float32") * count
+        total = ops.unstack(host.sum_over_replicas(ops.stack(list(counts.values()))))
+        return dict(zip(counts, total, strict=True))
+
+    def present(self, targets: dict, sample_weight: Any = None) -> dict:
+        """Says which tasks have a label in the batch, on any device.
+
+        Args:
+            targets: Dict, task name to targets.
+            sample_weight: See `compute_loss`.
+
+        Returns:
+            Dict, task name to a boolean: of Python where it is the same for all batches, else a
+            tensor.
+        """
+        found: dict[str, Any] = {}
+        for task in self.tasks:
+            weight = _of_task(sample_weight, task.name)
+            found[task.name] = task.name in targets
+            if found[task.name] and weight is not None:
+                found[task.name] = host.sum_over_replicas(ops.sum(_labelled(weight))) > 0.0
+        return found
 
     def task_losses(self, targets: dict, outputs: dict, sample_weight: Any = None) -> dict:
         """Computes the loss of each task that has targets.
@@ -247,9 +290,14 @@ class MultiTaskModel(BackendStep, keras.Model):
                         targets[task.name], outputs[auxiliary(task.name)]
                     )
                 weight = _of_task(sample_weight, task.name)
+                labelled = ops.ones_like(loss)
                 if weight is not None:
-                    loss = loss * ops.reshape(ops.cast(weight, "float32"), (-1,))
-                losses[task.name] = ops.mean(loss)
+                    labelled = _labelled(weight)
+                    weighted = loss * ops.reshape(ops.cast(weight, "float32"), (-1,))
+                    loss = ops.where(labelled > 0.0, weighted, 0.0)
+                # The mean over devices of what each of them has is the loss of the batch.
+                count = host.sum_over_replicas(ops.sum(labelled)) / host.replicas()
+                losses[task.name] = ops.sum(loss) / ops.where(count > 0.0, count, 1.0)
         return losses
 
     def _measure(self, targets: dict, outputs: dict, sample_weight: Any) -> None:
@@ -434,6 +482,11 @@ def auxiliary(name: str) -> str:
 def heads_of(name: str) -> tuple[str, str]:
     """The names of the layers that are heads of a task: its head and, in some, an initial one."""
     return f"{name}_head", f"{name}_initial_head"
+
+
+def _labelled(weight: Any) -> Any:
+    """1 for images with a weight, also one that is not a number, 0 for others."""
+    return ops.cast(ops.not_equal(ops.reshape(weight, (-1,)), 0), "float32")
 
 
 def _of_task(sample_weight: Any, name: str) -> Any:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from mtl_keras.sharing.users import frontier, variable_users
+from mtl_keras.training.host import replicas, sum_over_replicas
 
 
 class TaskGradients:
@@ -37,13 +38,13 @@ class TaskGradients:
         self._model = model
         self._method = model.balancing
         self._lower = self._upper = None
-        if self._method.on == "features":
+        if self._method.on != "parameters":
             features = frontier(model)
             if not features:
                 raise ValueError(
-                    "balancing with on='features' needs features that several tasks share and "
-                    "then go on with alone; in this model there are none (its sharing is "
-                    f"{type(model.sharing).__name__}). Use on='parameters'"
+                    f"balancing with on={self._method.on!r} needs features that several "
+                    "tasks share and then go on with alone; in this model there are none (its "
+                    f"sharing is {type(model.sharing).__name__}). Use on='parameters'"
                 )
             self._lower = keras.Model(model.inputs, features)
             self._upper = keras.Model(features, model.output)
@@ -61,7 +62,7 @@ class TaskGradients:
             Tuple of outputs, the total loss, a dict of gradients by `id` of variable, scaled as
             the losses were, and a dict, task name to whether its gradient is finite.
         """
-        model, method = self._model, self._method
+        model = self._model
         with tf.GradientTape(persistent=True) as tape:
             if self._lower is None:
                 features = heads_read = None
@@ -74,27 +75,32 @@ class TaskGradients:
                 tape.watch(heads_read)
                 outputs = self._upper(heads_read, training=True)
             total = model.compute_loss(x, y, outputs, sample_weight, training=True)
-            plain = model.weighted_losses
+            plain, present = model.weighted_losses, model.present(y, sample_weight)
             losses = {name: scale(loss) for name, loss in plain.items()}
             penalties = [tf.cast(penalty, tf.float32) for penalty in model.losses]
             penalty = scale(tf.add_n(penalties)) if penalties else None
         at = self._shared if features is None else heads_read
-        factor = tf.cast(scale(tf.constant(1.0)), tf.float32)
+        factor = tf.cast(scale(one := tf.constant(1.0)), tf.float32)
+        scales = factor is not one
         result: dict[int, Any] = {}
         rows, finite = [], {}
-        for name, loss in losses.items():
-            found = tape.gradient(loss, [*at, *self._own[name]])
+        for task in model.tasks:
+            name = task.name
+            if name not in losses:
+                rows.append(None)
+                continue
+            found = tape.gradient(losses[name], [*at, *self._own[name]])
             row = [_dense(g, v) for g, v in zip(found, at, strict=False)]
             rows.append(tf.concat([tf.reshape(tf.cast(g, tf.float32), [-1]) for g in row], 0))
             finite[name] = tf.math.is_finite(tf.reduce_sum(tf.abs(rows[-1])))
             for variable, gradient in zip(self._own[name], found[len(at) :], strict=True):
                 if gradient is not None:
                     result[id(variable)] = gradient
-        all_finite = tf.reduce_all(list(finite.values()))
-        # What is not finite must not reach the state of the method, and must not get lost.
-        matrix = tf.where(all_finite, tf.stack(rows) / factor, 0.0)
-        direction = method.step(matrix, {name: tf.stop_gradient(v) for name, v in plain.items()})
-        direction = tf.where(all_finite, direction * factor, float("nan"))
+        some = next(row for row in rows if row is not None)
+        matrix = tf.stack([tf.zeros_like(some) if row is None else row for row in rows])
+        matrix = matrix / factor if scales else matrix
+        direction = self._direction(matrix, at, plain, present, finite)
+        direction = direction * factor if scales else direction
         sizes = [tf.size(v) for v in at]
         parts = [
             tf.cast(tf.reshape(part, tf.shape(v)), v.dtype)
@@ -112,6 +118,56 @@ class TaskGradients:
                     before = result.get(id(variable))
                     result[id(variable)] = own if before is None else before + own
         return outputs, total, result, finite
+
+    def _direction(self, matrix: Any, at: list, losses: dict, present: dict, finite: dict) -> Any:
+        """Asks the method; `matrix` has zeros for tasks that are absent."""
+        method, names = self._method, [task.name for task in self._model.tasks]
+        losses = {name: tf.stop_gradient(losses.get(name, 1.0)) for name in names}
+        ok = tf.reduce_all(list(finite.values()))
+        if (devices := replicas()) > 1:
+            ok = sum_over_replicas(tf.cast(~ok, "float32")) == 0.0
+            losses = {n: sum_over_replicas(loss) / devices for n, loss in losses.items()}
+        here = tf.stack([tf.cast(present[name], "bool") for name in names])
+        # What is not finite must not reach the state of the method, and must not get lost.
+        matrix = tf.where(ok, matrix, 0.0)
+        size = None
+        if method.on == "parameters":
+            matrix = sum_over_replicas(matrix) / devices if devices > 1 else matrix
+        else:
+            matrix = matrix / devices if devices > 1 else matrix
+            if method.on == "normalized_features":
+                size = image_sizes(matrix, at)
+                matrix = tf.math.divide_no_nan(matrix, size)
+            method._sum_over_replicas = sum_over_replicas
+        if all(value is True for value in present.values()):
+            here = None
+        direction = method.step(matrix, losses, here)
+        if size is not None:
+            direction = direction * size
+        if method.on != "parameters" and devices > 1:
+            direction = direction * devices
+        if here is not None:
+            direction = tf.where(tf.reduce_any(here), direction, 0.0)
+        return tf.where(ok, direction, float("nan"))
+
+
+def image_sizes(matrix: Any, features: list) -> Any:
+    """The size of each image's gradients, at each of its features.
+
+    Args:
+        matrix: Float32 tensor of shape `(tasks, values)`, gradients at features, one after the
+            other.
+        features: List of tensors, each of shape `(images, ...)`.
+
+    Returns:
+        Float32 tensor of shape `(values,)`: for each value, the root of the sum of squares over
+        all tasks and values of its image.
+    """
+    images = tf.shape(features[0])[0]
+    squares = tf.split(tf.reduce_sum(matrix**2, axis=0), [tf.size(f) for f in features])
+    total = tf.add_n([tf.reduce_sum(tf.reshape(s, (images, -1)), axis=1) for s in squares])
+    root = tf.sqrt(total)
+    return tf.concat([tf.repeat(root, tf.size(f) // images) for f in features], axis=0)
 
 
 def shared_variables(model: Any) -> list:

@@ -9,8 +9,8 @@ from keras.callbacks import Callback, CallbackList
 
 from mtl_keras.balancing import GradientMethod
 from mtl_keras.training.errors import NonFiniteLossError
-from mtl_keras.training.host import learning_rate_factor
 from mtl_keras.training.tensorflow_balancing import TaskGradients
+from mtl_keras.training.tensorflow_update import update
 
 _MARK = "mtl_keras: not finite:"
 
@@ -26,8 +26,7 @@ class TensorFlowStep:
     def train_step(self, data: Any) -> dict:
         """Runs one step: forward, losses, gradients, update; leaves a non-finite batch out."""
         x, y, sample_weight = _unpack(data)
-        statistics = [v.value for v in self.non_trainable_variables]
-        before = [tf.identity(value) for value in statistics]
+        before = [tf.identity(v.value) for v in self.non_trainable_variables]
         variables = self.trainable_variables
         if isinstance(self.balancing, GradientMethod):
             y_pred, loss, found, gradients_finite = TaskGradients(self)(
@@ -44,36 +43,12 @@ class TensorFlowStep:
             gradients = tape.gradient(scaled, variables)
         # Those of embeddings are sparse, and can't be made dense inside of a branch.
         gradients = [_dense(g) for g in gradients]
-        loss_finite = tf.math.is_finite(loss)
-        gradient_finite = tf.constant(True)
+        finite = tf.math.is_finite(loss)
         if not _scales_loss(self.optimizer):
             # A loss scale finds its range by overflowing: its optimizer leaves those steps out.
             norm = tf.linalg.global_norm([g for g in gradients if g is not None])
-            gradient_finite = tf.math.is_finite(norm)
-        finite = loss_finite & gradient_finite
-
-        fast = [v for v in variables if learning_rate_factor(v) != 1.0]
-
-        def update():
-            old = [tf.identity(v.value) for v in fast]
-            with tf.control_dependencies(old):
-                self.optimizer.apply(gradients, variables)
-            for variable, value in zip(fast, old, strict=True):
-                # Every optimizer's step is linear in its learning rate.
-                variable.assign(value + learning_rate_factor(variable) * (variable - value))
-            return tf.constant(True)
-
-        def restore():
-            for value, old in zip(statistics, before, strict=True):
-                value.assign(old)
-            return tf.constant(False)
-
-        # The update may only start when the forward pass has written its statistics, and the
-        # optimizer must have its variables before the branches are traced.
-        if not self.optimizer.built:
-            with tf.init_scope():
-                self.optimizer.build(variables)
-        tf.cond(finite, update, restore)
+            finite &= tf.math.is_finite(norm)
+        update(self, gradients, self.present(y, sample_weight), finite, before)
         if self.on_nonfinite == "raise":
             if self.jit_compile:  # XLA has neither strings nor assertions.
                 self._note(finite)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from balancing_case import make, numpy
 from scipy.optimize import minimize, nnls
 
@@ -63,6 +64,28 @@ def test_the_order_of_tasks_does_not_matter(name):
     order = [2, 0, 3, 1]
     one, other = (numpy(make(name).aggregate(m)) for m in (matrix, matrix[order]))
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - SIZED))
+@pytest.mark.parametrize("graph", [False, True])
+def test_an_absent_task_is_as_if_there_were_none(name, graph):
+    matrix = np.concatenate([gradients(3, seed=7), np.zeros((1, 40), "float32")])[[0, 3, 1, 2]]
+    names = ("a", "b", "c", "d")
+
+    def step(rows, tasks, present=None):
+        method = make(name) if name not in RANDOM else mtl.balancing.get(name, seed=5)
+        method.build(tasks)
+        call = tf.function(method.step) if graph else method.step
+        return numpy(call(tf.constant(rows), dict.fromkeys(tasks, tf.constant(2.0)), present))
+
+    direction = step(matrix, names, tf.constant([True, False, True, True]))
+    expected = step(matrix[[0, 2, 3]], ("a", "c", "d"))
+    if name in RANDOM:  # Its draws are others with four tasks; alone, nothing is drawn.
+        direction = step(matrix[:2], names[:2], tf.constant([True, False]))
+        np.testing.assert_allclose(direction, matrix[0], rtol=1e-4, atol=1e-5)
+    else:
+        np.testing.assert_allclose(direction, expected, rtol=1e-4, atol=1e-5)
+    assert not np.any(step(0 * matrix, names, tf.constant([False] * 4)))
 
 
 @pytest.mark.parametrize("name", sorted(LINEAR))

@@ -196,7 +196,8 @@ def test_absent_tasks_keep_their_rows(name):
     for g in gradients[:3]:
         method.step(g, dict.fromkeys(names, 2.0))
     before = toy.arrays(method.variables)
-    direction = numpy(method.step(gradients[3][[2, 0]], {"c": 1.0, "a": 3.0}))  # in any order
+    losses = {"a": 3.0, "b": np.nan, "c": 1.0}
+    direction = numpy(method.step(gradients[3], losses, [True, False, True]))
     after = toy.arrays(method.variables)
     moved = set()
     for a, b in zip(after, before, strict=True):
@@ -220,10 +221,20 @@ def test_a_task_alone_in_the_batch(name):
     method = make(name)
     method.build(("a", "b"))
     for g in batches(2):
-        direction = numpy(method.step(g[:1], {"a": 1.0}))
+        direction = numpy(method.step(g[:2], {"a": 1.0, "b": 1.0}, [True, False]))
         assert np.all(np.isfinite(direction))
     if name in ("excess_mtl", "modo", "sdmgrad"):
         np.testing.assert_allclose(direction, g[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_no_task_in_the_batch(name):
+    method, gradients = make(name), batches()
+    losses = dict.fromkeys("abc", 1.0)
+    method.step(gradients[0], losses)
+    before = [v for v in toy.arrays(method.variables) if v.ndim]
+    method.step(gradients[1], losses, [False] * 3)
+    assert toy.same(before, [v for v in toy.arrays(method.variables) if v.ndim])
 
 
 @pytest.mark.parametrize("name", SIZED)

@@ -21,6 +21,7 @@ from nms_reference import greedy  # noqa: E402
 
 import mtl_keras as mtl  # noqa: E402
 from mtl_keras.tasks.nms import non_maximum_suppression  # noqa: E402
+from mtl_keras.training.absent import optimizer_slots  # noqa: E402
 
 
 def state(model):
@@ -101,6 +102,25 @@ def run(folder):
                 else:
                     raise AssertionError("NaN was not noticed")
             assert toy.same(before, state(model)), mode
+    # An absent task leaves all of its own, and only that, as it was.
+    keras.utils.set_random_seed(0)
+    model = toy.model()
+    model.compile(keras.optimizers.AdamW(1e-2), balancing="famo")
+    weight = {name: {key: ones for key in of} for name, of in y.items()}
+    model.fit(x, y, sample_weight=weight, batch_size=4, verbose=0)
+    slots = optimizer_slots(model.optimizer)
+
+    def parts():
+        layers = [model.get_layer(name) for name in ("detection_head", "trunk_stageP4")]
+        of = [[s for v in one.variables for s in (v, *slots.get(id(v), ()))] for one in layers]
+        return [toy.arrays(one) for one in of]
+
+    before = parts()
+    weight["detection"] = {key: 0 * ones for key in y["detection"]}
+    logs = model.fit(x, y, sample_weight=weight, batch_size=4, verbose=0).history
+    after = parts()
+    assert logs["detection_loss"] == [0.0] and logs["segmentation_loss"][0] > 0
+    assert toy.same(before[0], after[0]) and not toy.same(before[1], after[1])
     print("jax: all well")
 
 

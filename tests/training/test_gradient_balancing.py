@@ -9,6 +9,7 @@ import toy
 import mtl_keras as mtl
 from mtl_keras.balancing import GradientMethod
 from mtl_keras.sharing.users import frontier, layer_users, variable_users
+from mtl_keras.training.tensorflow_balancing import image_sizes
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -41,7 +42,7 @@ def assert_equal_weights(one, other, atol=1e-6):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=atol, err_msg=a.path)
 
 
-@pytest.mark.parametrize("on", ["parameters", "features"])
+@pytest.mark.parametrize("on", ["parameters", "features", "normalized_features"])
 @pytest.mark.parametrize("sharing", ["hard", "branch", "cross_stitch"])
 def test_the_sum_is_plain_training(on, sharing):
     kinds = {
@@ -94,6 +95,27 @@ def test_methods_train_as_a_graph_and_are_saved(name, on, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.balancing.get_config() == method.get_config()
     assert toy.same(toy.arrays(loaded.balancing.variables), toy.arrays(method.variables))
+
+
+def test_normalized_features_give_each_image_the_same_say():
+    """Whatever multiplies one image's gradients, the weights of the tasks are the same."""
+    rng = np.random.default_rng(0)
+    features = [tf.zeros((3, 2, 2, 4)), tf.zeros((3, 5))]
+    sizes = [16, 5]
+    parts = [rng.standard_normal((2, 3, size)).astype("float32") for size in sizes]
+
+    def matrix(factors):
+        return np.concatenate(
+            [(p * np.reshape(factors, (1, 3, 1))).reshape(2, -1) for p in parts], axis=1
+        )
+
+    plain = matrix([1, 1, 1])
+    size = image_sizes(tf.constant(plain), features).numpy()
+    by_hand = [np.sqrt(sum(np.sum(p[:, i] ** 2) for p in parts)) for i in range(3)]
+    np.testing.assert_allclose(size, np.concatenate([np.repeat(by_hand, n) for n in sizes]), 1e-5)
+    scaled = matrix([1, 100, 0.01])
+    other = image_sizes(tf.constant(scaled), features).numpy()
+    np.testing.assert_allclose(plain / size, scaled / other, rtol=1e-4)
 
 
 def test_mgda_falls_for_both_tasks():
