@@ -14,6 +14,7 @@ _ROOMS = (
     "data",
     "draw",
     "export",
+    "metrics",
     "sharing",
     "tasks",
     "training",

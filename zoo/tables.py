@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 import mtl_keras as mtl
+from mtl_keras.balancing import _BALANCINGS
 from mtl_keras.zoo import info, list_models, load
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -51,9 +52,30 @@ def ways() -> str:
     for name in mtl.sharing.names():
         kind = type(mtl.sharing.get(name))
         text = inspect.getdoc(kind)
-        cited = re.search(r"Reference:\s+(?:- )?([^\"]+?), \"([^\"]+)\"", text)
-        paper = " ".join(f"{cited[1]}, *{cited[2]}*".split()) if cited else ""
-        rows.append(f"| `{name}` | `{kind.__name__}` | {text.splitlines()[0]} | {paper} |")
+        rows.append(f"| `{name}` | `{kind.__name__}` | {text.splitlines()[0]} | {paper(text)} |")
+    return "\n".join(rows)
+
+
+def paper(text: str) -> str:
+    cited = re.search(r"Reference:\s+(?:- )?([^\"]+?), \"([^\"]+)\"", text)
+    return " ".join(f"{cited[1]}, *{cited[2]}*".split()) if cited else ""
+
+
+def methods() -> str:
+    """Each balancing method by what its docstring says first and whom it cites first."""
+    rows = ["| name | class | what it does | needs | paper |", "| --- | --- | --- | --- | --- |"]
+    for name, kind in sorted(_BALANCINGS.items()):
+        text = inspect.getdoc(kind)
+        if not issubclass(kind, mtl.balancing.GradientMethod):
+            needs = "losses"
+        elif issubclass(kind, mtl.balancing.SizedGradientMethod):
+            needs = "gradients, and those before"
+        elif "weights_from_gramian" in vars(kind):
+            needs = "Gramian"
+        else:
+            needs = "gradients"
+        first = text.splitlines()[0]
+        rows.append(f"| `{name}` | `{kind.__name__}` | {first} | {needs} | {paper(text)} |")
     return "\n".join(rows)
 
 
@@ -86,6 +108,7 @@ if __name__ == "__main__":
     files = {
         ROOT / "README.md": lambda text: filled(text, models=models, ledger=ledger),
         ROOT / "docs" / "sharing.md": lambda text: filled(text, ways=ways),
+        ROOT / "docs" / "balancing.md": lambda text: filled(text, methods=methods),
     }
     for name in list_models():
         card = info(name)

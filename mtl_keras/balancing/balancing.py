@@ -89,6 +89,9 @@ class LossWeighting(Balancing):
     Subclasses implement `compute_weights` and, where the optimizer learns weights, `combine`.
     """
 
+    # Whether a training step computes the losses again after its update, for `look_again`.
+    looks_again = False
+
     def weights(self, losses: Any, present: Any = None) -> Any:
         """Computes the weight of each loss, and moves the state a step on where there is one.
 
@@ -122,6 +125,14 @@ class LossWeighting(Balancing):
             Float32 tensor of shape `(tasks,)`; what it holds for absent tasks is not used.
         """
         raise NotImplementedError
+
+    def look_again(self, losses: Any, present: Any) -> None:
+        """Is called after the update where `looks_again` is set.
+
+        Args:
+            losses: Losses of the same batch, see `weights`.
+            present: See `weights`.
+        """
 
     def loss_and_weights(self, losses: Any, present: Any = None) -> tuple[Any, Any]:
         """Computes the scalar that is minimised, and the weights for the logs.

@@ -23,16 +23,17 @@ class FAMO(LossWeighting):
     Args:
         learning_rate: Float above 0, of `xi`.
         decay: Float, not negative: how strongly `xi` is drawn to 0, that is to equal `z`.
+        same_batch: Whether to measure the fall on one batch, before and after its update, as the
+            paper does. It costs a forward pass a step, and needs TensorFlow.
 
     Raises:
         ValueError: If an argument is out of its range.
 
     Reference:
         Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization", algorithm 1, with Adam for
-        `xi` as in the authors' code. Deviation: the fall is measured from the loss of one step to
-        that of the next, on its own batch; the authors compute the losses of the same batch again
-        after the update, which costs a forward pass a step. What a batch adds to one fall by
-        chance it takes from the one before, so that the chance of batches does not add up.
+        `xi` as in the authors' code. Deviation, unless `same_batch`: the fall is measured from
+        the loss of one step to that of the next, on its own batch. What a batch adds to one fall
+        by chance it takes from the one before, so that the chance of batches does not add up.
 
     Example:
 
@@ -45,7 +46,7 @@ class FAMO(LossWeighting):
     ```
     """
 
-    def __init__(self, learning_rate: float = 0.025, decay: float = 1e-3):
+    def __init__(self, learning_rate: float = 0.025, decay: float = 1e-3, same_batch: bool = False):
         super().__init__()
         if not (math.isfinite(learning_rate) and learning_rate > 0):
             raise ValueError(
@@ -56,9 +57,18 @@ class FAMO(LossWeighting):
             raise ValueError(f"`decay` must be finite and not negative. Received: decay={decay}")
         self.learning_rate = float(learning_rate)
         self.decay = float(decay)
+        self.same_batch = bool(same_batch)
+
+    @property
+    def looks_again(self) -> bool:
+        return self.same_batch
 
     def get_config(self) -> dict:
-        return {"learning_rate": self.learning_rate, "decay": self.decay}
+        return {
+            "learning_rate": self.learning_rate,
+            "decay": self.decay,
+            "same_batch": self.same_batch,
+        }
 
     def build_state(self, num_tasks: int) -> None:
         zeros = [0.0] * num_tasks
@@ -72,11 +82,17 @@ class FAMO(LossWeighting):
     def compute_weights(self, losses: Any, present: Any) -> Any:
         losses = ops.maximum(losses, 1e-8)
         logs = ops.log(losses)
-        self._learn(logs, present & (self._seen.value > 0.0))
+        if not self.same_batch:
+            self._learn(logs, present & (self._seen.value > 0.0))
         self._last.assign(ops.where(present, logs, self._last.value))
         self._seen.assign(ops.maximum(self._seen.value, ops.cast(present, "float32")))
         weights = _softmax(self._logits.value, present) / losses
         return weights / ops.maximum(ops.sum(ops.where(present, weights, 0.0)), 1e-30)
+
+    def look_again(self, losses: Any, present: Any) -> None:
+        """Learns from the losses of the same batch after the update."""
+        losses, present = self._prepare(losses, present)
+        self._learn(ops.log(ops.maximum(losses, 1e-8)), present & (self._seen.value > 0.0))
 
     def _learn(self, logs: Any, learns: Any) -> None:
         """Moves `xi` of the tasks with a loss before this one a step of Adam on."""

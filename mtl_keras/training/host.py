@@ -80,10 +80,17 @@ def learning_rate_factor(variable: Any) -> float:
 
 
 def check_balancing(balancing: Any) -> None:
-    """Raises a `ValueError` where the backend has no gradient methods."""
+    """Raises a `ValueError` where the backend lacks what the method needs."""
     backend = keras.backend.backend()
-    if isinstance(balancing, GradientMethod) and backend != "tensorflow":
+    if backend == "tensorflow":
+        return
+    if isinstance(balancing, GradientMethod):
         raise ValueError(
             f"the gradient method {type(balancing).__name__} needs the TensorFlow backend; the "
             f"backend is {backend!r}. Loss weightings run with every backend"
+        )
+    if balancing.looks_again:
+        raise ValueError(
+            f"{type(balancing).__name__} computes losses again after each update, which needs the "
+            f"TensorFlow backend; the backend is {backend!r}"
         )

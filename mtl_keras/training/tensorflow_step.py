@@ -9,6 +9,7 @@ from keras.callbacks import Callback, CallbackList
 
 from mtl_keras.balancing import GradientMethod
 from mtl_keras.training.errors import NonFiniteLossError
+from mtl_keras.training.host import replicas, sum_over_replicas
 from mtl_keras.training.tensorflow_balancing import TaskGradients
 from mtl_keras.training.tensorflow_update import update
 
@@ -48,7 +49,10 @@ class TensorFlowStep:
             # A loss scale finds its range by overflowing: its optimizer leaves those steps out.
             norm = tf.linalg.global_norm([g for g in gradients if g is not None])
             finite &= tf.math.is_finite(norm)
-        update(self, gradients, self.present(y, sample_weight), finite, before)
+        present = self.present(y, sample_weight)
+        update(self, gradients, present, finite, before)
+        if getattr(self.balancing, "looks_again", False):
+            self._look_again(x, y, sample_weight, present)
         if self.on_nonfinite == "raise":
             if self.jit_compile:  # XLA has neither strings nor assertions.
                 self._note(finite)
@@ -60,6 +64,19 @@ class TensorFlowStep:
             tf.where(finite, loss, 0.0), sample_weight=tf.where(finite, images, 0.0)
         )
         return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def _look_again(self, x: Any, y: Any, sample_weight: Any, present: dict) -> None:
+        """Hands the balancing the losses after the update; nothing else is changed by it."""
+        before = [(v, tf.identity(v.value)) for v in self.non_trainable_variables]
+        with tf.control_dependencies([old for _, old in before]):
+            losses = self.task_losses(y, self(x, training=True), sample_weight)
+        losses = {name: self.loss_weights[name] * loss for name, loss in losses.items()}
+        vector = tf.stack([losses.get(task.name, 1.0) for task in self.tasks])
+        vector = sum_over_replicas(vector) / replicas()
+        here = tf.stack([tf.cast(present[task.name], "bool") for task in self.tasks])
+        for variable, old in before:  # The state of the balancing is among them.
+            variable.value.assign(old)
+        self.balancing.look_again(vector, here & tf.math.is_finite(vector))
 
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Trains, as `keras.Model.fit` does.

@@ -81,3 +81,37 @@ def test_absent_tasks():
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=f"`{message}`"):
         mtl.balancing.FAMO(**arguments)
+
+
+def test_the_same_batch_before_and_after():
+    """Losses (before, after) of steps: only the fall within a step counts."""
+    rng = np.random.default_rng(3)
+    before, after = rng.uniform(0.1, 5.0, (2, 8, 3))
+    method = mtl.balancing.FAMO(learning_rate=0.1, decay=0.0, same_batch=True)
+    xi, m, v = np.zeros((3, 3))
+    for t in range(8):
+        z = softmax(xi)
+        expected = z / before[t] / np.sum(z / before[t])
+        np.testing.assert_allclose(numpy(method.weights(before[t])), expected, rtol=1e-4)
+        method.look_again(after[t], [True] * 3)
+        gradient = (np.diag(z) - np.outer(z, z)) @ (np.log(before[t]) - np.log(after[t]))
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        root = np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8
+        xi = xi - 0.1 * m / (1 - 0.9 ** (t + 1)) / root
+
+
+def test_the_same_batch_in_training():
+    model = toy.model()
+    x, y = toy.batch(model.tasks, images=2)
+    method = mtl.balancing.FAMO(same_batch=True)
+    model.compile("sgd", balancing=method, run_eagerly=True)
+    model.fit(x, y, batch_size=2, verbose=0)
+    first = method.variables[0].numpy()
+    assert np.any(first != 0)  # after one step: with two batches it would learn from the second
+
+    plain = toy.model()
+    plain.compile("sgd", balancing="famo", run_eagerly=True)
+    plain.fit(x, y, batch_size=2, verbose=0)
+    assert not np.any(plain.balancing.variables[0].numpy())
+    # The second forward pass leaves no trace, in statistics neither.
+    assert toy.same(toy.arrays(plain.weights), toy.arrays(model.weights))

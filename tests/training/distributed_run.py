@@ -13,6 +13,8 @@ import mtl_keras as mtl
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+# A second one would share the names of its sums with the first.
+PAIR = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 def smooth_trunk():
@@ -44,9 +46,7 @@ def freeze_norms(model):
 def run(balancing, weight, devices):
     """Three steps; what is left of weights, optimizer and balancing, and the logs."""
     method = mtl.balancing.get(balancing) if balancing else None
-    strategy = tf.distribute.get_strategy()
-    if devices > 1:
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    strategy = PAIR if devices > 1 else tf.distribute.get_strategy()
     keras.utils.set_random_seed(0)
     tasks = [mtl.tasks.Segmentation(4, channels=8, name=name) for name in ("one", "two", "three")]
     x, y = toy.batch(tasks, images=8)
