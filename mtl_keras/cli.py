@@ -93,10 +93,10 @@ def predict(
 ) -> None:
     """Find objects in images.
 
-    For each image, OUT gets NAME_prediction.png (boxes and mask side by side) and, for each task
-    with a mask, NAME_mask.png (class ids; 0 is background). OUT/predictions.json holds the rest:
-    boxes (x1, y1, x2, y2 in pixels), scores, class ids and names. An image that can't be read is
-    named and left out.
+    For each image, OUT gets NAME_prediction.png (all tasks side by side), for each task with a
+    mask NAME_mask.png (class ids; 0 is background), and for each with distances NAME_distance.png
+    (16 bits; 65535 is a distance of 1). OUT/predictions.json holds the rest: boxes (x1, y1, x2,
+    y2 in pixels), scores, class ids and names. An image that can't be read is named and left out.
     """
     from mtl_keras import draw
 
@@ -275,6 +275,7 @@ def _stems(images: list[pathlib.Path], out: pathlib.Path) -> list[str]:
 def _predict_one(
     model: Any, path: pathlib.Path, out: pathlib.Path, stem: str, score_threshold: float
 ) -> dict:
+    import numpy as np
     from PIL import Image
 
     from mtl_keras.data import read_image
@@ -291,6 +292,11 @@ def _predict_one(
             Image.fromarray(predictions.pop("mask").astype("uint8")).save(out / file)
             names = [task.class_name(c) for c in range(task.num_classes)]
             result[task.name] = {"mask": file, "class_names": names}
+        elif "distance" in predictions:
+            file = f"{stem}_{task.name}.png"
+            grey = np.rint(65535.0 * np.clip(predictions["distance"], 0.0, 1.0))
+            Image.fromarray(grey.astype("uint16")).save(out / file)
+            result[task.name] = {"distance": file}
         else:
             names = [task.class_name(int(c)) for c in predictions["classes"]]
             values = {key: value.tolist() for key, value in predictions.items()}

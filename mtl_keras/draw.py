@@ -1,4 +1,4 @@
-"""Pictures of predictions: boxes and masks, side by side."""
+"""Pictures of predictions: boxes, masks and distances, side by side."""
 
 import colorsys
 from typing import Any
@@ -11,18 +11,23 @@ from mtl_keras.data.images import read_image
 # beside small objects, and huge ones are reduced.
 SMALLEST, LARGEST = 768, 1600
 GAP = 8
+# The least distance that hides the picture below it.
+OPAQUE = 0.5
 
 
 def draw_predictions(image: Any, predictions: dict, class_names: list[str] | None = None) -> Any:
-    """Draws what a model found in one image: a panel with boxes, a panel with the mask.
+    """Draws what a model found in one image: a panel for each task.
 
-    Each class has a colour, the same in both panels. Boxes carry the name of their class where
-    there is more than one class and the box is large enough to hold the text.
+    Boxes and masks have a colour for each class, the same in all panels. Boxes carry the name of
+    their class where there is more than one class and the box is large enough to hold the text.
+    Distances to the boundary are a heat map, from clear over violet to yellow at 1, over the image
+    in grey.
 
     Args:
         image: Path of the image, or an array as `mtl_keras.data.read_image` takes.
         predictions: Dict, task name to predictions, as `MultiTaskModel.predict_images` gives for
-            one image. Tasks with `boxes` and `classes` and tasks with `mask` get a panel each.
+            one image. Tasks with `boxes` and `classes`, with `mask` or with `distance` get a panel
+            each.
         class_names: Optional list of strings, the classes of objects (background not counted).
 
     Returns:
@@ -31,8 +36,8 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
 
     Raises:
         ImportError: If OpenCV, with which Keras draws boxes, is not installed.
-        ValueError: If there is nothing to draw in `predictions`, or a mask does not have the size
-            of the image.
+        ValueError: If there is nothing to draw in `predictions`, or a mask or distances do not
+            have the size of the image.
 
     Example:
 
@@ -63,22 +68,28 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
         if "boxes" in found:
             panels.append(_boxes(canvas, found, scale, class_names))
         elif "mask" in found:
-            mask = np.asarray(found["mask"])
-            if mask.shape != (height, width):
-                raise ValueError(
-                    "a mask in `predictions` must have the size of the image, "
-                    f"{(height, width)}. Received: mask.shape={mask.shape}"
-                )
-            panels.append(_mask(canvas, mask))
+            panels.append(_mask(canvas, _of_size(found, "mask", (height, width))))
+        elif "distance" in found:
+            panels.append(_distance(canvas, _of_size(found, "distance", (height, width))))
     if not panels:
         raise ValueError(
-            "`predictions` must hold a task with `boxes` or `mask`. "
+            "`predictions` must hold a task with `boxes`, `mask` or `distance`. "
             f"Received: { ({name: sorted(found) for name, found in predictions.items()}) }"
         )
     picture = Image.new("RGB", (len(panels) * (size[0] + GAP) - GAP, size[1]), "white")
     for i, panel in enumerate(panels):
         picture.paste(Image.fromarray(panel), (i * (size[0] + GAP), 0))
     return picture
+
+
+def _of_size(found: dict, key: str, size: tuple[int, int]) -> np.ndarray:
+    values = np.asarray(found[key])
+    if values.shape != size:
+        raise ValueError(
+            f"`{key}` in `predictions` must have the size of the image, {size}. "
+            f"Received: {key}.shape={values.shape}"
+        )
+    return values
 
 
 def require_opencv() -> None:
@@ -148,3 +159,16 @@ def _mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
         ignore_index=0,
         data_format="channels_last",
     )[0]
+
+
+def _distance(canvas: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    import cv2
+
+    size = (canvas.shape[1], canvas.shape[0])
+    distance = cv2.resize(distance.astype("float32"), size, interpolation=cv2.INTER_LINEAR)
+    distance = np.clip(distance, 0.0, 1.0)
+    heat = cv2.applyColorMap(np.rint(255 * distance).astype("uint8"), cv2.COLORMAP_PLASMA)
+    grey = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    share = np.minimum(distance / OPAQUE, 1.0)[..., None]
+    mixed = share * heat[..., ::-1] + (1.0 - share) * grey
+    return np.rint(mixed).astype("uint8")

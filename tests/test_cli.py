@@ -136,6 +136,22 @@ def test_predict(saved, tmp_path):
     assert len(list(out.iterdir())) == 3 * 2 + 1
 
 
+def test_predict_writes_distances(tmp_path):
+    model = toy.model([toy.distance(name="near")])
+    model.save(tmp_path / "near.keras")
+    image, out = picture(tmp_path / "one.png"), tmp_path / "out"
+    result = run("predict", image, "--model", tmp_path / "near.keras", "--out", out)
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert one["near"] == {"distance": "one_near.png"}
+    with Image.open(out / "one_near.png") as written:
+        values = np.asarray(written)
+    assert values.dtype == np.uint16 and values.shape == (40, 56)
+    (found,) = model.predict_images([image])
+    np.testing.assert_allclose(values / 65535, found["near"]["distance"], atol=1e-4)
+    assert (out / one["picture"]).is_file()
+
+
 def test_predict_refuses(saved, tmp_path, monkeypatch):
     image = picture(tmp_path / "x.png")
     mask = picture(tmp_path / "x_mask.png")

@@ -54,6 +54,21 @@ def test_mask_is_laid_over_the_image():
     assert (right[300:400] == 100).all() and (right[400:, 200:] == 100).all()
 
 
+def test_distances_are_a_heat_map_over_the_image_in_grey():
+    image = np.full((768, 768, 3), (200, 100, 50), "uint8")
+    distance = np.tile(np.linspace(-0.2, 1.2, 768, dtype="float32"), (768, 1))
+    distance[:100] = 0.0
+    panel = np.asarray(draw_predictions(image, {"near": {"distance": distance}})).astype(int)
+    assert panel.shape == (768, 768, 3)
+    assert np.ptp(panel[50], axis=-1).max() == 0 and 100 < panel[50, 0, 0] < 130
+    row = panel[400]
+    assert (row[:100] == panel[50, 0]).all() and (row[-100:] == row[-1]).all()
+    red, green, blue = row[-1]
+    assert red > 220 and green > 220 and blue < 80  # yellow
+    # The higher, the brighter, once the image is hidden.
+    assert (np.diff(row[400:].sum(-1)) >= -6).all() and row[-1].sum() > row[400].sum() + 60
+
+
 @pytest.mark.parametrize("size", [(5, 7), (40, 30), (90, 4000), (1, 1)])
 def test_panels_are_of_a_size_to_look_at(size):
     picture = draw_predictions(np.zeros((*size, 3), "uint8"), predictions(*size))
@@ -96,6 +111,8 @@ def test_what_can_not_be_drawn_is_refused(monkeypatch):
     image = np.zeros((40, 60, 3), "uint8")
     with pytest.raises(ValueError, match=r"\(40, 60\).*\(30, 60\)"):
         draw_predictions(image, predictions(30, 60))
+    with pytest.raises(ValueError, match=r"`distance`.*\(40, 60\).*\(30, 60\)"):
+        draw_predictions(image, {"near": {"distance": np.zeros((30, 60))}})
     with pytest.raises(ValueError, match="depth"):
         draw_predictions(image, {"depth": {"map": 0}})
     monkeypatch.setitem(sys.modules, "cv2", None)

@@ -70,6 +70,11 @@ def segmentation(**arguments):
     return mtl.tasks.Segmentation(**{"num_classes": 4, "channels": 8, **arguments})
 
 
+def distance(**arguments):
+    """A narrow task of distances to the boundary."""
+    return mtl.tasks.BoundaryDistance(**{"channels": 8, **arguments})
+
+
 def model(tasks=None, sharing=None, seed=0):
     """A network of both tasks on the toy trunk."""
     keras.utils.set_random_seed(seed)
@@ -108,6 +113,8 @@ def targets(task, *several):
     """Encodes labels of several images with NumPy only, and batches them."""
     if isinstance(task, mtl.tasks.Segmentation):
         return {"mask": np.stack([one["mask"] for one in several]).astype("uint8")}
+    if isinstance(task, mtl.tasks.BoundaryDistance):
+        return {"distance": np.stack([relative_distance(one) for one in several])}
     boxes = np.zeros((len(several), task.max_objects, 4), "float32")
     classes = np.full((len(several), task.max_objects), -1, "int32")
     crowd = np.zeros((len(several), task.max_objects), bool)
@@ -116,6 +123,23 @@ def targets(task, *several):
         boxes[i, :n], classes[i, :n] = one["boxes"], one["classes"]
         crowd[i, :n] = one["is_crowd"]
     return {"boxes": boxes, "classes": classes, "is_crowd": crowd}
+
+
+def relative_distance(labels):
+    """Distances to the boundary by SciPy, one instance after the other, in labels without padding.
+
+    Crowds and what is in the mask alone are -1.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    instances = labels["instances"]
+    distance = np.where((instances == 0) & (labels["mask"] != 0), -1.0, 0.0).astype("float32")
+    for number in set(np.unique(instances)) - {0}:
+        own = instances == number
+        inside = distance_transform_edt(own).astype("float32")[own]
+        relative = inside / inside.max() if not own.all() else 1.0
+        distance[own] = -1.0 if labels["is_crowd"][number - 1] else relative
+    return distance
 
 
 def batch(tasks, images=4, seed=0):

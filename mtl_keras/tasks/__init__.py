@@ -2,11 +2,13 @@
 
 from mtl_keras.tasks.classification import Classification
 from mtl_keras.tasks.detection import Detection
+from mtl_keras.tasks.distance import BoundaryDistance
 from mtl_keras.tasks.segmentation import Segmentation
 from mtl_keras.tasks.sequences import LanguageModeling, Tagging
 from mtl_keras.tasks.task import Geometry, Task
 
 _TASKS = {
+    "boundary_distance": BoundaryDistance,
     "classification": Classification,
     "detection": Detection,
     "language_modeling": LanguageModeling,
@@ -15,6 +17,7 @@ _TASKS = {
 }
 
 __all__ = [
+    "BoundaryDistance",
     "Classification",
     "Detection",
     "Geometry",

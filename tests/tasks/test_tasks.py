@@ -23,7 +23,26 @@ def unlabelled_strip(labels):
     return plain, plain
 
 
+def crowd_of_other_shape(labels):
+    """The last object is a crowd, and how far each of its pixels is from others is left open."""
+    plain = {key: value.copy() for key, value in labels.items()}
+    plain["is_crowd"][-1] = True
+    crowd = plain["instances"] == len(plain["is_crowd"])
+    plain["mask"][crowd] = 255
+    harder = {key: value.copy() for key, value in plain.items()}
+    # Not listed, as where too little of it is visible: only the mask says that it is a crowd.
+    harder["instances"][crowd] = 0
+    harder["is_crowd"] = harder["is_crowd"][:-1]
+    return plain, harder
+
+
 CASES = {
+    "boundary_distance": dict(
+        task=toy.distance,
+        ignore=crowd_of_other_shape,
+        output_shapes=lambda size: (2, *size, 1),
+        prediction_shapes=lambda size: {"distance": ((2, *size), "float32")},
+    ),
     "detection": dict(
         task=lambda: toy.detection(class_names=["a", "b", "c"]),
         ignore=crowd_of_another,
@@ -92,6 +111,21 @@ def test_a_bad_argument_is_named(kind, arguments, named):
 def test_a_bad_argument_of_detection_is_named(arguments, named):
     with pytest.raises(ValueError, match=f"`{named}`"):
         mtl.tasks.Detection(3, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ({"levels": ("P9",)}, "levels"),
+        ({"levels": ()}, "levels"),
+        ({"levels": ("P3", "P3")}, "levels"),
+        ({"name": "two words"}, "name"),
+        ({"channels": 0}, "channels"),
+    ],
+)
+def test_a_bad_argument_of_distance_is_named(arguments, named):
+    with pytest.raises(ValueError, match=f"`{named}`"):
+        mtl.tasks.BoundaryDistance(**arguments)
 
 
 @pytest.mark.parametrize("num_classes", [1, 256])
