@@ -12,6 +12,7 @@ import toy
 from PIL import Image
 from typer.testing import CliRunner
 
+import mtl_keras as mtl
 from mtl_keras import zoo
 from mtl_keras.cli import app
 
@@ -251,6 +252,9 @@ def test_finetune_refuses_what_is_no_data(saved, coco, tmp_path):
 def test_classes_that_are_the_same_keep_their_heads():
     from mtl_keras.training.finetune import with_classes
 
+    three = [toy.detection(), toy.segmentation(), mtl.tasks.BoundaryDistance(channels=8)]
+    adapted = with_classes(toy.model(three), ["a", "b"])
+    assert [task.num_classes for task in adapted.tasks] == [2, 3, 1]
     model = with_classes(toy.model(), ["a", "b"])
     assert with_classes(model, ["a", "b"]) is model
     other = with_classes(model, ["a", "c", "d"])

@@ -116,6 +116,9 @@ def load(
         raise ValueError(
             f"`num_classes` names tasks {unknown}; the tasks of {name!r} are {sorted(tasks)}"
         )
+    without = [task for task in num_classes if "num_classes" not in tasks[task]["config"]]
+    if without:
+        raise ValueError(f"`num_classes` names tasks that have no classes: {without}")
     for task, count in num_classes.items():
         tasks[task]["config"].update(num_classes=count, class_names=None)
     model = MultiTaskModel.from_config(config)
