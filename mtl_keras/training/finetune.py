@@ -26,7 +26,7 @@ def with_classes(
         image_size: Optional `(height, width)` to letterbox images to, in place of the model's own.
 
     Returns:
-        A new `MultiTaskModel`, not compiled: tasks whose classes differ (a distance has none) have new heads with
+        A new `MultiTaskModel`, not compiled: tasks whose classes differ have new heads with
         random weights, everything else has a copy of the weights of `model`. Where neither the
         classes nor the size differ, `model` itself.
 
