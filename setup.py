@@ -27,6 +27,8 @@ DRAW = ["opencv-python-headless>=4.10"]
 DEMO = [*DRAW, "matplotlib>=3.8", "scikit-learn>=1.5", "scikit-image>=0.24"]
 HUB = ["keras-hub>=0.23"]
 KERAS_CV = ["keras-cv==0.9.*"]
+# Other libraries that benchmarks and a test compare with; heavy, since they bring PyTorch.
+PEERS = ["torchjd[full]==0.18.*", "LibMTL==1.1.5"]
 NOTEBOOK = ["ipykernel>=6.29", "nbclient>=0.10", "nbformat>=5.10"]
 
 setup(
@@ -48,6 +50,7 @@ setup(
         "hub": HUB,
         "cv": KERAS_CV,
         "notebook": NOTEBOOK,
+        "peers": PEERS,
         "test": [*DEMO, *HUB, *NOTEBOOK, "jax>=0.5", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"],
     },
     entry_points={"console_scripts": ["mtl-keras = mtl_keras.cli:main"]},
