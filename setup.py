@@ -17,6 +17,7 @@ CORE = [
     "numpy>=1.26,<3",
     "ml-dtypes>=0.5",
     "Pillow>=10.1",
+    "PyYAML>=6",
     "tensorflow-datasets>=4.9.9,<5",
     "pycocotools>=2.0.8",
     "faster-coco-eval>=1.6.5",
