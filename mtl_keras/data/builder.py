@@ -3,30 +3,76 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-VERSION = "1.0.0"
-MAX_OBJECTS = 65535
+VERSION = "1.1.0"
+IGNORED = 65535  # in the map of instances: what is here is not known
+MAX_OBJECTS = IGNORED - 1
+LEFT_OUT = "left_out.json"
+KINDS = ("boxes", "instances", "mask")
 
 
-def features(names: Sequence[str]) -> Any:
-    """TFDS features of a set: image, its name and id, objects with boxes in pixels, instances."""
+@dataclass(frozen=True)
+class Labels:
+    """What the images of a set are labelled with, beside objects.
+
+    Attributes:
+        names: Class names of objects.
+        mask_names: Class names of a mask of its own, without background; `None` where classes of
+            pixels are those of the instances.
+        columns: Dict, name of a label of the whole image to its class names, or `None` for numbers.
+        counts: Dict, split to dict of kind of label (`KINDS` and columns) to the number of images
+            that have it.
+    """
+
+    names: tuple[str, ...]
+    mask_names: tuple[str, ...] | None = None
+    columns: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """What a builder remembers of it, ready for JSON."""
+        return {
+            "mask_names": None if self.mask_names is None else list(self.mask_names),
+            "columns": {k: None if v is None else list(v) for k, v in self.columns.items()},
+            "counts": {split: dict(kinds) for split, kinds in self.counts.items()},
+        }
+
+
+def features(labels: Labels) -> Any:
+    """TFDS features of a set: image, its name and id, objects with boxes in pixels, instances.
+
+    `labelled` says of each image which kinds of labels it has, `values` holds labels of the whole
+    image (class ids too as numbers; NaN where there is none), and `mask` the class of each pixel,
+    where that is not the class of the instance.
+    """
     import tensorflow_datasets as tfds
 
+    more: dict[str, Any] = {}
+    if labels.mask_names is not None:
+        more["mask"] = tfds.features.Image(
+            shape=(None, None, 1), dtype=np.uint8, encoding_format="png"
+        )
+    if labels.columns:
+        more["values"] = {column: tfds.features.Scalar(np.float32) for column in labels.columns}
     return tfds.features.FeaturesDict(
         {
+            **more,
+            "labelled": {kind: tfds.features.Scalar(np.bool_) for kind in KINDS},
             "image": tfds.features.Image(shape=(None, None, 3)),
             "image/filename": tfds.features.Text(),
             "image/id": tfds.features.Scalar(np.int64),
             "objects": tfds.features.Sequence(
                 {
                     "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-                    "label": tfds.features.ClassLabel(names=list(names)),
+                    "label": tfds.features.ClassLabel(names=list(labels.names)),
                     "is_crowd": tfds.features.Scalar(np.bool_),
                 }
             ),
@@ -45,9 +91,23 @@ def example(
     labels: Sequence[int],
     is_crowd: Sequence[bool],
     instances: np.ndarray,
+    mask: np.ndarray | None = None,
+    labelled: Mapping[str, bool] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """One example in the layout of `features`, from an encoded image and NumPy arrays."""
+    """One example in the layout of `features`, from an encoded image and NumPy arrays.
+
+    `labelled` is needed only where the image lacks a kind of label, `mask` and `values` only where
+    the set has them.
+    """
+    more: dict[str, Any] = {}
+    if mask is not None:
+        more["mask"] = io.BytesIO(png_bytes(mask))
+    if values is not None:
+        more["values"] = {column: np.float32(value) for column, value in values.items()}
     return {
+        **more,
+        "labelled": {**dict.fromkeys(KINDS, True), **(labelled or {})},
         "image": io.BytesIO(image),
         "image/filename": filename,
         "image/id": image_id,
@@ -61,7 +121,7 @@ def example(
 
 
 def png_bytes(array: np.ndarray) -> bytes:
-    """Encode a uint8 `(H, W, 3)` or uint16 `(H, W)` array as PNG."""
+    """Encode a uint8 `(H, W, 3)` or `(H, W)` or uint16 `(H, W)` array as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -73,19 +133,29 @@ def paint_instances(
     shape: tuple[int, int],
     masks: Sequence[tuple[int, int, np.ndarray] | None],
     is_crowd: Sequence[bool],
+    boxes: Sequence[Sequence[float]] | None = None,
 ) -> np.ndarray:
     """Paint instance masks into one map: crowds first, then large before small.
+
+    Of an object without a mask, all that is known is that it lies somewhere in its box: what no
+    other object covers there is `IGNORED`.
 
     Args:
         shape: `(height, width)` of the image.
         masks: for each object `(top, left, mask)` with a bool array that lies inside the image, or
             `None` for an object without a mask.
         is_crowd: one bool for each object.
+        boxes: optional xyxy box of each object, in pixels and inside the image.
 
     Returns:
-        A uint16 array `(height, width)`: 0 where there is no object, i + 1 where object i lies.
+        A uint16 array `(height, width)`: 0 where there is no object, i + 1 where object i lies,
+        `IGNORED` where nobody knows.
     """
     canvas = np.zeros(shape, np.uint16)
+    for mask, box in zip(masks, boxes or (), strict=False):
+        if mask is None:
+            x0, y0, x1, y1 = (int(v) for v in (*np.floor(box[:2]), *np.ceil(box[2:])))
+            canvas[y0:y1, x0:x1] = IGNORED
     painted = [i for i, m in enumerate(masks) if m is not None]
     painted.sort(key=lambda i: (not is_crowd[i], -int(masks[i][2].sum())))
     for i in painted:
@@ -97,7 +167,7 @@ def paint_instances(
 def prepare(
     name: str,
     fingerprint: str,
-    names: Sequence[str],
+    names: Labels | Sequence[str],
     splits: Mapping[str, tuple[int, Callable[[], Iterator[tuple[Any, dict]]]]],
     data_dir: str | None,
     description: str,
@@ -107,7 +177,7 @@ def prepare(
     Args:
         name: name of the set; characters other than letters, digits and `_` become `_`.
         fingerprint: text that changes whenever the data or its conversion does.
-        names: class names in the order of the class ids.
+        names: class names in the order of the class ids, or all that images are labelled with.
         splits: for each split its number of images and a function that yields `(key, example)`
             pairs.
         data_dir: folder of the prepared sets, `None` for TFDS's default.
@@ -118,13 +188,15 @@ def prepare(
     """
     import tensorflow_datasets as tfds
 
+    labels = names if isinstance(names, Labels) else Labels(tuple(names))
+
     def make() -> Any:
         config = tfds.core.BuilderConfig(name=fingerprint, version=VERSION)
-        return _builder_class(config)(
+        return _builder_class(config, labels.metadata())(
             name=slug(name),
             config=config,
             version=VERSION,
-            features=features(names),
+            features=features(labels),
             split_datasets={split: _Examples(generate) for split, (_, generate) in splits.items()},
             data_dir=None if data_dir is None else str(Path(data_dir).expanduser()),
             description=description,
@@ -155,7 +227,7 @@ def slug(name: str) -> str:
     return text if text[:1].isalpha() else f"set_{text}".rstrip("_")
 
 
-def _builder_class(config: Any) -> Any:
+def _builder_class(config: Any, metadata: dict) -> Any:
     import tensorflow_datasets as tfds
 
     class Builder(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
@@ -163,6 +235,14 @@ def _builder_class(config: Any) -> Any:
         # and needs importlib_resources for it, which it does not declare.
         code_path = None
         BUILDER_CONFIGS = [config]
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=self._description,
+                features=self._feature_spec,
+                metadata=tfds.core.MetadataDict(metadata),
+            )
 
     return Builder
 
@@ -179,11 +259,13 @@ class _Examples:
 
 def _is_complete(builder: Any, splits: Mapping[str, tuple[int, Any]]) -> bool:
     folder = Path(builder.data_dir)
+    listed = folder / LEFT_OUT
+    left_out = json.loads(listed.read_text("utf-8")) if listed.exists() else {}
     if not (folder / "dataset_info.json").exists() or not (folder / "features.json").exists():
         return False
     for split, (count, _) in splits.items():
         info = builder.info.splits.get(split)
-        if info is None or info.num_examples != count:
+        if info is None or info.num_examples != count - len(left_out.get(split, ())):
             return False
         if not all(Path(path).exists() for path in info.filepaths):
             return False

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtl_keras.data.augment import Augment
+from mtl_keras.data.builder import IGNORED, KINDS
 from mtl_keras.data.letterbox import PAD_VALUE, letterbox
 
 IGNORE = 255
@@ -28,6 +29,7 @@ def batches(
     shuffle: bool | None = None,
     seed: int = 0,
     drop_remainder: bool = False,
+    columns: dict[str, str] | None = None,
 ) -> Any:
     """Batches of images and of each task's targets.
 
@@ -41,6 +43,12 @@ def batches(
     `is_crowd` bool `(n,)`, `mask` int32 `(H, W)` (0 background, class id + 1, 255 to be ignored:
     padding and crowds) and `instances` int32 `(H, W)` (0 none, i + 1 object i). Objects of which
     too little is visible after cropping are not listed and not in `instances`, but stay in `mask`.
+    A task with a column of the set (by default that of its own name) is also given `label`, the
+    class id or the number that the image has there.
+
+    Images may lack labels: where any image of the set lacks one that a task needs (`task.needs`),
+    batches have a third part, weights by task, 0 for images that lack it and 1 for others. Training
+    leaves them out of that task, see `MultiTaskModel.compute_loss`.
 
     Args:
         builder: a prepared builder of `from_coco`, `digits`, or another with the same features.
@@ -53,14 +61,17 @@ def batches(
         seed: integer that fixes the order and the augmentation.
         drop_remainder: whether to leave out a last batch that is not full, so that shapes are
             static.
+        columns: dict, task name to the name of the column whose labels of the whole image it
+            learns; by default a task learns the column of its own name, if there is one.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets)`: float32 `(B, H, W, 3)` in [0, 255], and a dict
-        `{task.name: what its encode returns, stacked}`.
+        `{task.name: what its encode returns, stacked}`; or of `(images, targets, weights)`, with a
+        dict `{task.name: float32 (B,)}`, if labels are missing.
 
     Raises:
-        ValueError: if the split does not exist, the builder lacks a feature, or an argument is
-            outside its range.
+        ValueError: if the split does not exist, the builder lacks a feature, no image has the
+            labels that a task needs, or an argument is outside its range.
 
     Example:
         ```python
@@ -93,6 +104,8 @@ def batches(
         raise ValueError(f"every task in `tasks` should have a name of its own, got {names}")
 
     encoded = _read(builder, split)
+    own = _columns(builder, tasks, columns or {})
+    partial = _partial(builder, split, tasks, own)
     shuffle = augment is not None if shuffle is None else shuffle
     if augment is not None and augment.cover:
         encoded = _repeated(encoded, size, augment)
@@ -101,7 +114,17 @@ def batches(
         encoded = encoded.shuffle(max(1, count), seed=seed)
 
     def finish(image: Any, labels: dict[str, Any]) -> Any:
-        return image, {task.name: task.encode(labels, size) for task in tasks}
+        targets, weights = {}, {}
+        for task in tasks:
+            given, here = labels, dict(labels["labelled"])
+            if task.name in own:
+                value = labels["values"][own[task.name]]
+                here["label"] = tf.math.is_finite(value)
+                given = {**labels, "label": tf.where(here["label"], value, -1.0)}
+            targets[task.name] = task.encode(given, size)
+            needed = [here[kind] for kind in _needs(task, own)]
+            weights[task.name] = tf.cast(tf.reduce_all(needed or [True]), "float32")
+        return (image, targets, weights) if partial else (image, targets)
 
     if augment is None:
         ds = encoded.map(lambda e: finish(*_letterboxed(_decode(e), size)), tf.data.AUTOTUNE)
@@ -123,7 +146,8 @@ def examples(builder: Any, split: str) -> Any:
     Returns:
         A `tf.data.Dataset` of dicts: `image` uint8 `(h, w, 3)`, `filename`, `id`, and in pixels of
         that image `boxes` float32 `(n, 4)` xyxy, `classes` int32 `(n,)`, `is_crowd` bool `(n,)`,
-        `mask` int32 `(h, w)` and `instances` int32 `(h, w)`. Always in the same order.
+        `mask` int32 `(h, w)` and `instances` int32 `(h, w)`; `labelled`, a dict of which of these
+        the image really has; and `values`, its labels by column. Always in the same order.
 
     Raises:
         ValueError: if the split does not exist or the builder lacks a feature.
@@ -142,13 +166,58 @@ def examples(builder: Any, split: str) -> Any:
 
     def decode(example: dict[str, Any]) -> dict[str, Any]:
         decoded = _decode(example)
-        decoded["instances"] = tf.cast(decoded["instances"][..., 0], tf.int32)
-        decoded["mask"] = _semantic(decoded["instances"], decoded["classes"], decoded["is_crowd"])
+        decoded["instances"], decoded["mask"] = _apart(_maps(decoded)[..., 0], decoded)
         decoded["filename"] = example["image/filename"]
         decoded["id"] = example["image/id"]
         return decoded
 
     return _read(builder, split).map(decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _needs(task: Any, own: dict[str, str]) -> tuple[str, ...]:
+    return ("label",) if task.name in own else tuple(getattr(task, "needs", ()))
+
+
+def _columns(builder: Any, tasks: list, columns: dict[str, str]) -> dict[str, str]:
+    """The column of each task that learns one."""
+    known = sorted(builder.info.features["values"]) if "values" in builder.info.features else []
+    names = [task.name for task in tasks]
+    unknown = sorted(set(columns) - set(names))
+    if unknown:
+        raise ValueError(f"`columns` names unknown tasks {unknown}; the tasks are {names}")
+    wrong = sorted(set(columns.values()) - set(known))
+    if wrong:
+        raise ValueError(f"`columns` names {wrong}; the columns of the set are {known}")
+    own = {**{name: name for name in names if name in known}, **columns}
+    for task in tasks:
+        if "label" in getattr(task, "needs", ()) and task.name not in own:
+            raise ValueError(
+                f"task {task.name!r} needs a label of the whole image; name the column it learns, "
+                f"columns={{{task.name!r}: ...}}; the columns of the set are {known}"
+            )
+    return own
+
+
+def _partial(builder: Any, split: str, tasks: list, own: dict[str, str]) -> bool:
+    """Whether any image may lack a label that a task needs; an error where all of them do."""
+    if "labelled" not in builder.info.features:
+        return False
+    metadata = builder.info.metadata or {}
+    counts = metadata.get("counts", {}).get(split.split("[")[0])
+    if counts is None:
+        return False
+    images = builder.info.splits[split.split("[")[0]].num_examples
+    partial = False
+    for task in tasks:
+        for kind in _needs(task, own):
+            count = counts[own[task.name] if kind == "label" else kind]
+            if not count:
+                raise ValueError(
+                    f"task {task.name!r} needs {kind!r}, and no image of split {split!r} is "
+                    f"labelled with it; labelled are { ({k: n for k, n in counts.items() if n}) }"
+                )
+            partial |= count < images
+    return partial
 
 
 def _size(image_size: Any) -> tuple[int, int]:
@@ -194,10 +263,11 @@ def _read(builder: Any, split: str) -> Any:
             f"at most "
             f"{IGNORE - 1} apart, because {IGNORE} means ignored"
         )
+    pictures = [key for key in ("image", "instances", "mask") if key in features]
     return builder.as_dataset(
         split=split,
         shuffle_files=False,
-        decoders={"image": tfds.decode.SkipDecoding(), "instances": tfds.decode.SkipDecoding()},
+        decoders={key: tfds.decode.SkipDecoding() for key in pictures},
         read_config=tfds.ReadConfig(try_autocache=False),
     )
 
@@ -225,7 +295,14 @@ def _decode(example: dict[str, Any]) -> dict[str, Any]:
 
     image = tf.io.decode_image(example["image"], channels=3, expand_animations=False)
     objects = example["objects"]
+    more = {}
+    if "mask" in example:
+        more["mask"] = tf.io.decode_png(example["mask"], channels=1)
+    every = {kind: tf.constant(True) for kind in KINDS}
     return {
+        **more,
+        "labelled": {**every, **example.get("labelled", {})},
+        "values": example.get("values", {}),
         "image": tf.ensure_shape(image, (None, None, 3)),
         "instances": tf.io.decode_png(example["instances"], channels=1, dtype=tf.uint16),
         "boxes": tf.reshape(objects["bbox"], [-1, 4]),
@@ -234,11 +311,28 @@ def _decode(example: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _semantic(instances: Any, classes: Any, is_crowd: Any) -> Any:
+def _maps(example: dict[str, Any]) -> Any:
+    """Instances and the mask, if the set has its own, as one int32 map `(h, w, 1)` to be moved."""
     import tensorflow as tf
 
-    values = tf.where(is_crowd, IGNORE, classes + 1)
-    return tf.gather(tf.concat([[0], values], 0), instances)
+    maps = tf.cast(example["instances"], tf.int32)
+    if "mask" in example:
+        maps += (IGNORED + 1) * tf.cast(example["mask"], tf.int32)
+    return maps
+
+
+def _apart(maps: Any, example: dict[str, Any]) -> tuple[Any, Any]:
+    """Instances, 0 where nobody knows, and classes of pixels, of moved maps `(H, W)`."""
+    import tensorflow as tf
+
+    instances = maps % (IGNORED + 1)
+    known = instances != IGNORED
+    instances = tf.where(known, instances, 0)
+    if "mask" in example:
+        return instances, maps // (IGNORED + 1)
+    values = tf.where(example["is_crowd"], IGNORE, example["classes"] + 1)
+    mask = tf.gather(tf.concat([[0], values], 0), instances)
+    return instances, tf.where(known, mask, IGNORE)
 
 
 def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
@@ -246,18 +340,19 @@ def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, d
 
     image, (new_h, new_w) = letterbox(example["image"], size)
     shape = tf.shape(example["image"])
-    instances = tf.image.resize(example["instances"], tf.stack([new_h, new_w]), "nearest")
+    maps = tf.image.resize(_maps(example), tf.stack([new_h, new_w]), "nearest")
     pad = [[0, size[0] - new_h], [0, size[1] - new_w]]
-    instances = tf.cast(instances[..., 0], tf.int32)
+    instances, mask = _apart(tf.cast(maps[..., 0], tf.int32), example)
     # The sides are whole pixels, so that each axis has a factor of its own.
     factor = tf.cast(tf.stack([new_w, new_h]), tf.float32) / tf.cast(shape[1::-1], tf.float32)
-    mask = _semantic(instances, example["classes"], example["is_crowd"])
     return image, {
         "boxes": example["boxes"] * tf.concat([factor, factor], 0),
         "classes": example["classes"],
         "is_crowd": example["is_crowd"],
         "mask": tf.ensure_shape(tf.pad(mask, pad, constant_values=IGNORE), size),
         "instances": tf.ensure_shape(tf.pad(instances, pad), size),
+        "labelled": example["labelled"],
+        "values": example["values"],
     }
 
 
@@ -266,12 +361,12 @@ def _augmented(
 ) -> tuple[Any, dict[str, Any]]:
     import tensorflow as tf
 
-    image, instances, moved, inside = augment.geometry(
-        example["image"], example["instances"], example["boxes"], size, seed
+    image, maps, moved, inside = augment.geometry(
+        example["image"], _maps(example), example["boxes"], size, seed
     )
     image = augment.colours(image, seed + 1)
     image = tf.where(inside[..., None], image, PAD_VALUE)
-    mask = _semantic(instances, example["classes"], example["is_crowd"])
+    instances, mask = _apart(maps, example)
     limit = tf.constant([size[1], size[0], size[1], size[0]], tf.float32)
     boxes = tf.clip_by_value(moved, 0.0, limit)
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -286,4 +381,6 @@ def _augmented(
         "is_crowd": tf.boolean_mask(example["is_crowd"], keep),
         "mask": tf.where(inside, mask, IGNORE),
         "instances": tf.gather(tf.concat([[0], number], 0), instances),
+        "labelled": example["labelled"],
+        "values": example["values"],
     }

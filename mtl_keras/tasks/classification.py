@@ -66,6 +66,7 @@ class Classification(Labelling):
     ```
     """
 
+    needs = ("label",)
     fewest_classes = 2
 
     def __init__(

@@ -56,6 +56,8 @@ class Detection(Task):
     ```
     """
 
+    needs = ("boxes",)
+
     def __init__(
         self,
         num_classes: int,

@@ -68,6 +68,8 @@ class BoundaryDistance(Task):
     ```
     """
 
+    needs = ("instances", "mask")
+
     def __init__(
         self,
         levels: tuple[str, ...] = ("P2", "P3", "P4", "P5"),

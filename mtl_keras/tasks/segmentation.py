@@ -42,6 +42,7 @@ class Segmentation(Task):
     ```
     """
 
+    needs = ("mask",)
     fewest_classes = 2
 
     def __init__(

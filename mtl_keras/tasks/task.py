@@ -31,12 +31,15 @@ class Task:
 
     Attributes:
         levels: Tuple of pyramid levels (`"P2"` … `"P5"`) that the head reads, or `("sequence",)`.
+        needs: Tuple of the kinds of labels without which an image says nothing about the task:
+            `"boxes"`, `"mask"`, `"instances"`, `"label"` (of the whole image).
         causal: Boolean, whether features of a step must not depend on later steps of a sequence.
         tie_embeddings: Boolean, whether the head uses the trunk's embedding of tokens. Its method
             `head` is then given that layer as `embedding`.
     """
 
     levels: tuple[str, ...]
+    needs: tuple[str, ...] = ()
     causal = False
     tie_embeddings = False
 
