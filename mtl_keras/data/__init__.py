@@ -7,7 +7,9 @@ of instances), and one pipeline, [`batches`](pipeline.py), turns any of them int
 from mtl_keras.data.augment import Augment
 from mtl_keras.data.coco import from_coco
 from mtl_keras.data.digits import digits
+from mtl_keras.data.from_folder import from_folder
 from mtl_keras.data.images import read_image
+from mtl_keras.data.importing import quarantined
 from mtl_keras.data.letterbox import letterbox, letterbox_scale
 from mtl_keras.data.pipeline import batches, examples
 
@@ -17,7 +19,9 @@ __all__ = [
     "digits",
     "examples",
     "from_coco",
+    "from_folder",
     "letterbox",
     "letterbox_scale",
+    "quarantined",
     "read_image",
 ]

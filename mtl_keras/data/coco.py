@@ -1,25 +1,155 @@
-"""Import a folder of images with a COCO JSON as a TFDS set."""
+"""Import images with a COCO JSON: as records, or at once as a TFDS set."""
 
 from __future__ import annotations
 
 import hashlib
-import json as json_module
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtl_keras.data import builder as builder_lib
+from mtl_keras.data import segmentations
+from mtl_keras.data.coco_json import (
+    Bad,
+    CocoJson,
+    box_problem,
+    categories,
+    corners,
+    find_jsons,
+    flag,
+    folders_of,
+    image_records,
+    jsons_of,
+    key_of,
+)
 from mtl_keras.data.images import exif_orientation, open_image, pil_to_rgb
+from mtl_keras.data.records import Cut, Object, Problems, Record, Source
 
 CONVERTER_VERSION = "1"
 
 PathLike = str | os.PathLike
+
+
+def read(
+    path: PathLike | Mapping[str, PathLike],
+    images: PathLike | Mapping[str, PathLike] | None = None,
+    on_bad: str = "strict",
+) -> Source:
+    """Read images annotated in COCO's JSON format, as boxes, polygons or RLE.
+
+    In a folder, the JSONs are looked for in the folder itself (`train.json`), in `annotations/`
+    (`instances_train2017.json`) and in folders of splits (`train/_annotations.coco.json`); the
+    images in folders named as the splits or the JSONs (`train2017/`, `images/val/`), in `images/`,
+    in `data/`, or beside the JSON. `valid` and `validation` are the split `val`, `default` is
+    `train`, and a JSON alone whose name tells nothing is `train`. JSONs of captions, keypoints and
+    panoptic segments are passed over, and where some are called `instances_...`, all others.
+
+    What becomes of the annotations:
+
+    - Class ids are the category ids in increasing order, without gaps. A category that no
+      annotation uses and that others name as their `supercategory` is left out. Repeated names get
+      a number (`"facade"`, `"facade_2"`).
+    - An image that the JSON lists without annotations is known to hold no objects. Images that it
+      does not list are not of the set.
+    - An object without a segmentation, or with one of fewer than three corners, has no mask.
+    - `has_masks` is set for images in which an object has a mask, and for those without objects if
+      any object of the JSON has one.
+
+    What can't be used under `"quarantine"`:
+
+    - The image is left out for an entry without id or name, an id that two images have, a missing
+      file, an unknown category, a box that is not four finite numbers or whose width or height is
+      negative, a polygon with an odd number of values or with one that is not finite, an RLE whose
+      runs do not add up or whose size is not that of the image.
+    - Only the annotation is left out if its box has no area or lies outside of the image, so that
+      there is nothing to learn from it, or if the JSON does not list its image.
+    - A JSON that can't be read, lacks a list, or contradicts itself or another split on the
+      categories is always an error.
+
+    Whether images have the size that the JSON states is not known before they are opened.
+
+    Args:
+        path: Folder, or path of one JSON, or a dict from split names to paths of JSONs.
+        images: Folder of the images that `file_name` is relative to, or a dict with one for each
+            split. By default it is looked for.
+        on_bad: `"strict"` raises the first problem, `"quarantine"` lists all.
+
+    Returns:
+        A `Source` of layout "coco". Boxes are as the JSON states them.
+
+    Raises:
+        BadLabels: Under `"strict"`, for the first problem; for an unreadable JSON, always. It is a
+            `FileNotFoundError` too if images are missing.
+        FileNotFoundError: If a folder or JSON is missing, or no folder with the images is found.
+        ValueError: If the folder holds no COCO JSON, or several of one split.
+
+    Reference:
+        Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
+        (https://cocodataset.org).
+
+    Example:
+        ```python
+        import json, pathlib, tempfile
+        import numpy as np
+        from PIL import Image
+        from mtl_keras.data import coco
+
+        folder = pathlib.Path(tempfile.mkdtemp())
+        (folder / "images").mkdir()
+        Image.fromarray(np.zeros((40, 60, 3), "uint8")).save(folder / "images" / "a.png")
+        (folder / "train.json").write_text(json.dumps({
+            "images": [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}],
+            "categories": [{"id": 7, "name": "cell"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [5, 5, 20, 10]},
+                            {"id": 2, "image_id": 1, "category_id": 7, "bbox": [70, 5, 20, 10]}],
+        }))
+        source = coco.read(folder, on_bad="quarantine")
+        assert source.splits["train"][0].objects[0].box == (5.0, 5.0, 25.0, 15.0)
+        assert [problem.kind for problem in source.problems] == ["box outside"]
+        ```
+    """
+    problems = Problems(on_bad)
+    jsons, root = jsons_of(path)
+    parsed = {split: CocoJson.read(one) for split, one in jsons.items()}
+    source, suspects = _source(parsed, folders_of(parsed, images, root), problems)
+    if root is not None:
+        source.name = root.resolve().name
+    _leave_out(source, suspects, parsed, problems)
+    return source
+
+
+def recognise(path: PathLike) -> str | None:
+    """Say whether a folder has this layout.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        A sentence on what was seen, or `None`.
+
+    Example:
+        ```python
+        import tempfile
+        from mtl_keras.data import coco
+
+        assert coco.recognise(tempfile.mkdtemp()) is None
+        ```
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    try:
+        jsons = find_jsons(folder)
+    except ValueError as error:
+        return f"COCO JSONs, but {error}"
+    if not jsons:
+        return None
+    shown = ", ".join(f"{one.relative_to(folder).as_posix()} ({s})" for s, one in jsons.items())
+    return f"COCO JSON: {shown}"
 
 
 def from_coco(
@@ -99,227 +229,209 @@ def from_coco(
                 f"`json` should be a path or a dict of paths, got {type(path).__name__} for "
                 f"{split!r}"
             )
-    folders = dict(images) if isinstance(images, Mapping) else dict.fromkeys(jsons, images)
-    if set(folders) != set(jsons):
-        raise ValueError(
-            f"`images` names the splits {sorted(folders)}, `json` the splits {sorted(jsons)}; "
-            "give one folder for all splits or one for each"
+    parsed = {split: CocoJson.read(Path(path)) for split, path in jsons.items()}
+    # Objects whose box has no area stay: the examples leave them out, and say so.
+    source, _ = _source(parsed, folders_of(parsed, images), Problems("strict"))
+    source.name = name or source.name
+    return _prepare(source, parsed, data_dir)
+
+
+# An object whose box may be wrong: its split, its record, itself, index of its annotation.
+_Suspect = tuple[str, Record, Object, int]
+
+
+def _source(
+    parsed: dict[str, CocoJson], folders: dict[str, Path], problems: Problems
+) -> tuple[Source, list[_Suspect]]:
+    """All records, and objects whose box has no area, which are still among them."""
+    used = set()
+    for coco in parsed.values():
+        entries = (a for a in coco.annotations if isinstance(a, dict))
+        used |= coco.category_ids() & {key_of(a.get("category_id")) for a in entries}
+    kept, names = categories(parsed.values(), used)
+    class_of = {int(category["id"]): i for i, category in enumerate(kept)}
+    splits, suspects = {}, []
+    for split, coco in parsed.items():
+        splits[split], found = _records(coco, folders[split], class_of, problems)
+        suspects += [(split, *one) for one in found]
+    first = next(iter(parsed.values())).path
+    source = Source(
+        name=first.resolve().parent.name or "coco",
+        layout="coco",
+        names=names,
+        splits=splits,
+        problems=problems.found,
+        files=[coco.path for coco in parsed.values()],
+    )
+    return source, suspects
+
+
+def _records(
+    coco: CocoJson, folder: Path, class_of: dict[int, int], problems: Problems
+) -> tuple[list[Record], list[tuple[Record, Object, int]]]:
+    records, gone = image_records(coco, folder, problems)
+    class_of = {key: class_of[key] for key in coco.category_ids() if key in class_of}
+    spoiled: set[int] = set()
+    suspects: list[tuple[Record, Object, int]] = []
+    for record in records.values():
+        record.objects = []
+    for i, annotation in enumerate(coco.annotations):
+        lacking = [
+            key
+            for key in ("image_id", "category_id")
+            if not isinstance(annotation, dict) or annotation.get(key) is None
+        ]
+        image_id = None if "image_id" in lacking else key_of(annotation["image_id"])
+        record = records.get(image_id)
+        if record is None and image_id in gone:
+            continue
+        where = f"annotations[{i}]"
+        if isinstance(annotation, dict) and annotation.get("id") is not None:
+            where = f"annotation {annotation['id']}"
+        try:
+            if lacking:
+                where = f"annotations[{i}]"
+                raise Bad("bad annotation", f"lacks {', '.join(lacking)}: {annotation!r:.200}")
+            if record is None:
+                message = f"has the unknown image id {annotation['image_id']!r:.100}"
+                raise Bad("unknown image id", message)
+            item = _object(annotation, record, class_of, coco)
+        except Bad as bad:
+            filename = None if record is None else record.filename
+            of_image = "" if record is None or lacking else f" (image {filename!r})"
+            message, line = f"{where}{of_image} {bad}", coco.line("annotations", i)
+            problems.add(coco.path, bad.kind, message, line, filename)
+            spoiled.add(image_id)
+            continue
+        item.where = where
+        record.objects.append(item)
+        if item.box is not None and box_problem(item.box, record.size):
+            suspects.append((record, item, i))
+    with_masks = any(o.mask is not None for r in records.values() for o in r.objects)
+    for record in records.values():
+        masks = [item.mask is not None for item in record.objects]
+        record.has_masks = any(masks) if masks else with_masks
+    return [r for key, r in records.items() if key not in spoiled], suspects
+
+
+def _leave_out(
+    source: Source, suspects: list[_Suspect], parsed: dict[str, CocoJson], problems: Problems
+) -> None:
+    """Takes out objects whose box has no area; of a reversed box, the image."""
+    for split, record, item, index in suspects:
+        coco = parsed[split]
+        kind, message = box_problem(item.box, record.size)
+        reversed_box = kind == "reversed box"
+        problems.add(
+            coco.path,
+            kind,
+            f"{item.where} (image {record.filename!r}) {message}",
+            coco.line("annotations", index),
+            record.filename if reversed_box else None,
         )
-    parsed = {split: _Json.read(Path(path)) for split, path in jsons.items()}
-    names, class_of = _classes(parsed)
+        record.objects = [other for other in record.objects if other is not item]
+        if reversed_box:
+            source.splits[split] = [r for r in source.splits[split] if r is not record]
+
+
+def _object(annotation: dict, record: Record, class_of: dict[int, int], coco: CocoJson) -> Object:
+    """The object of an annotation.
+
+    Raises:
+        Bad: If it can't be used.
+    """
+    label = class_of.get(key_of(annotation["category_id"]))
+    if label is None:
+        raise Bad(
+            "unknown category id",
+            f"has the unknown category id {annotation['category_id']!r:.100}; the categories are "
+            f"{sorted(coco.category_ids())!r:.200}",
+        )
+    box, segmentation = annotation.get("bbox"), annotation.get("segmentation") or None
+    if box is None and segmentation is None:
+        raise Bad("bad annotation", "has neither bbox nor segmentation")
+    try:
+        crowd = flag(annotation.get("iscrowd"), "iscrowd")
+        box = None if box is None else corners(box)
+    except ValueError as error:
+        raise Bad("bad annotation", str(error)) from None
+    try:
+        mask = _mask(segmentation, record.size)
+    except ValueError as error:
+        raise Bad("bad segmentation", f"has a segmentation that can't be used: {error}") from None
+    return Object(label, box, mask, crowd)
+
+
+def _mask(
+    segmentation: Any, size: tuple[int, int] | None
+) -> Callable[[int, int], Cut | None] | None:
+    if segmentation is None:
+        return None
+    if isinstance(segmentation, list):
+        mask = segmentations.of_polygons(segmentation)
+        return mask if any(len(polygon) >= 6 for polygon in segmentation) else None
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise ValueError(
+            f"it is neither a list of polygons nor an RLE. Received: {segmentation!r:.80}"
+        )
+    mask = segmentations.of_rle(segmentation)
+    if size is not None and list(segmentation["size"]) != list(size):
+        raise ValueError(
+            f"its size is {list(segmentation['size'])}; it should be that of the image, "
+            f"{list(size)} (height, width)"
+        )
+    return mask
+
+
+# === From records to examples ===
+
+
+def _prepare(source: Source, parsed: dict[str, CocoJson], data_dir: PathLike | None) -> Any:
     digest = hashlib.sha256(f"coco {CONVERTER_VERSION} {builder_lib.VERSION}".encode())
-    records = {}
-    for split in sorted(parsed):
-        records[split] = _records(parsed[split], Path(folders[split]), class_of)
+    for split, records in sorted(source.splits.items()):
         digest.update(f"{split} {parsed[split].sha256}".encode())
-        for record in records[split]:
+        for record in records:
             stat = record.path.stat()
             digest.update(f"{record.filename}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            if len(record.objects) > builder_lib.MAX_OBJECTS:
+                raise ValueError(
+                    f"image {record.filename!r} has {len(record.objects)} objects; at most "
+                    f"{builder_lib.MAX_OBJECTS} can be stored"
+                )
     return builder_lib.prepare(
-        name=name or Path(next(iter(jsons.values()))).resolve().parent.name or "coco",
+        name=source.name,
         fingerprint=digest.hexdigest()[:20],
-        names=names,
-        splits={s: (len(r), _generator(r, parsed[s].path)) for s, r in records.items()},
+        names=source.names,
+        splits={s: (len(r), _generator(r, parsed[s].path)) for s, r in source.splits.items()},
         data_dir=None if data_dir is None else os.fspath(data_dir),
         description="Images with boxes and instances, imported from COCO JSON.",
     )
 
 
-@dataclass
-class _Json:
-    path: Path
-    sha256: str
-    images: list[dict]
-    annotations: list[dict]
-    categories: list[dict]
-
-    @classmethod
-    def read(cls, path: Path) -> _Json:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no COCO JSON file {str(path)!r}")
-        content = path.read_bytes()
-        try:
-            data = json_module.loads(content)
-        except ValueError as error:
-            raise ValueError(f"{str(path)!r} is not valid JSON: {error}") from error
-        keys = ("images", "annotations", "categories")
-        if not isinstance(data, dict) or any(not isinstance(data.get(k), list) for k in keys):
-            got = sorted(data) if isinstance(data, dict) else type(data).__name__
-            raise ValueError(
-                f"{str(path)!r} is not in COCO format: it should be an object with the lists "
-                f"{', '.join(map(repr, keys))}, got {got}"
-            )
-        for key, fields in zip(
-            keys, (("id", "file_name"), ("image_id", "category_id"), ("id", "name")), strict=True
-        ):
-            for i, item in enumerate(data[key]):
-                lacking = [f for f in fields if not isinstance(item, dict) or item.get(f) is None]
-                if lacking:
-                    raise ValueError(
-                        f"{str(path)!r}: {key}[{i}] lacks {', '.join(lacking)}: {item!r:.200}"
-                    )
-        if not data["images"]:
-            raise ValueError(f"{str(path)!r} lists no images")
-        if not data["categories"]:
-            raise ValueError(
-                f"{str(path)!r} lists no categories; give at least one with id and name"
-            )
-        return cls(path, hashlib.sha256(content).hexdigest(), *(data[k] for k in keys))
-
-
-@dataclass
-class _Object:
-    annotation_id: Any
-    box: tuple[float, float, float, float] | None  # x, y, width, height
-    label: int
-    is_crowd: bool
-    segmentation: Any
-
-
-@dataclass
-class _Record:
-    path: Path
-    filename: str
-    image_id: int
-    width: int | None
-    height: int | None
-    objects: list[_Object] = field(default_factory=list)
-
-
-def _classes(parsed: dict[str, _Json]) -> tuple[list[str], dict[int, int]]:
-    """Names in order of the class ids, and the class id of each category id."""
-    categories: dict[int, dict] = {}
-    used = set()
-    for coco in parsed.values():
-        seen = set()
-        for category in coco.categories:
-            key = _integer(category["id"], "category id", coco.path)
-            if key in seen:
-                raise ValueError(f"{str(coco.path)!r} lists category id {key} twice")
-            seen.add(key)
-            if str(categories.setdefault(key, category)["name"]) != str(category["name"]):
-                raise ValueError(
-                    f"category id {key} is {categories[key]['name']!r} in one split and "
-                    f"{category['name']!r} in {str(coco.path)!r}; the splits should share "
-                    f"categories"
-                )
-        for annotation in coco.annotations:
-            if annotation["category_id"] not in seen:
-                raise ValueError(
-                    f"{str(coco.path)!r}: annotation {annotation.get('id')} has the unknown "
-                    f"category id "
-                    f"{annotation['category_id']!r}; the categories are {sorted(seen)}"
-                )
-            used.add(annotation["category_id"])
-    kept = []
-    for key, category in sorted(categories.items()):
-        is_parent = any(
-            other.get("supercategory") == category["name"]
-            for other_key, other in categories.items()
-            if other_key != key
-        )
-        if key in used or not is_parent:
-            kept.append(key)
-    names: list[str] = []
-    for key in kept:
-        base = " ".join(str(categories[key]["name"]).split()) or f"class_{key}"
-        unique, number = base, 2
-        while unique in names:
-            unique, number = f"{base}_{number}", number + 1
-        names.append(unique)
-    return names, {key: i for i, key in enumerate(kept)}
-
-
-def _integer(value: Any, what: str, path: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or int(value) != value:
-        raise ValueError(f"{str(path)!r}: every {what} should be an integer, got {value!r}")
-    return int(value)
-
-
-def _records(coco: _Json, folder: Path, class_of: dict[int, int]) -> list[_Record]:
-    """Images with their annotations, everything checked that can be without opening the images."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no image folder {str(folder)!r}")
-    records: dict[int, _Record] = {}
-    for image in coco.images:
-        key = _integer(image["id"], "image id", coco.path)
-        if key in records:
-            raise ValueError(f"{str(coco.path)!r} lists image id {key} twice")
-        width, height = (
-            None if image.get(k) is None else _integer(image[k], f"image {k}", coco.path)
-            for k in ("width", "height")
-        )
-        filename = str(image["file_name"])
-        records[key] = _Record(folder / filename, filename, key, width, height)
-    missing = [r.filename for r in records.values() if not r.path.is_file()]
-    if missing:
-        shown = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(records)} images that {str(coco.path)!r} lists are not in "
-            f"{str(folder)!r}: {shown}"
-        )
-    for annotation in coco.annotations:
-        where = f"{str(coco.path)!r}: annotation {annotation.get('id')}"
-        record = records.get(annotation["image_id"])
-        if record is None:
-            raise ValueError(f"{where} has the unknown image id {annotation['image_id']!r}")
-        box = annotation.get("bbox")
-        if box is not None:
-            try:
-                box = tuple(float(v) for v in box)
-            except (TypeError, ValueError):
-                box = ()
-            if len(box) != 4 or not all(map(math.isfinite, box)):
-                raise ValueError(
-                    f"{where} (image {record.filename!r}) has bbox {annotation['bbox']!r}; it "
-                    f"should be "
-                    "four finite numbers: x, y, width, height in pixels"
-                )
-        segmentation = annotation.get("segmentation") or None
-        if box is None and segmentation is None:
-            raise ValueError(
-                f"{where} (image {record.filename!r}) has neither bbox nor segmentation"
-            )
-        record.objects.append(
-            _Object(
-                annotation.get("id"),
-                box,
-                class_of[annotation["category_id"]],
-                bool(annotation.get("iscrowd", 0)),
-                segmentation,
-            )
-        )
-    for record in records.values():
-        if len(record.objects) > builder_lib.MAX_OBJECTS:
-            raise ValueError(
-                f"image {record.filename!r} has {len(record.objects)} objects; at most "
-                f"{builder_lib.MAX_OBJECTS} can be stored"
-            )
-    return list(records.values())
-
-
-def _generator(records: list[_Record], json_path: Path) -> Any:
+def _generator(records: list[Record], json_path: Path) -> Any:
     def generate() -> Iterator[tuple[int, dict]]:
         without_area: list[str] = []
         without_mask = total = 0
         for record in records:
             encoded, width, height = _encoded_image(record, json_path)
             boxes, labels, crowd, masks = [], [], [], []
-            for obj in record.objects:
-                where = (
-                    f"{str(json_path)!r}: annotation {obj.annotation_id} "
-                    f"(image {record.filename!r})"
-                )
-                mask = _mask(obj.segmentation, height, width, where)
-                box = _clipped_box(obj.box, mask, height, width)
+            for item in record.objects:
+                try:
+                    mask = None if item.mask is None else item.mask(height, width)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{str(json_path)!r}: {item.where} (image {record.filename!r}) has {error}"
+                    ) from error
+                box = _clipped_box(item.box, mask, height, width)
                 if box is None:
-                    without_area.append(f"{obj.annotation_id} ({record.filename})")
+                    number = item.where.removeprefix("annotation ")
+                    without_area.append(f"{number} ({record.filename})")
                     continue
                 total += 1
                 without_mask += mask is None
                 boxes.append(box)
-                labels.append(obj.label)
-                crowd.append(obj.is_crowd)
+                labels.append(item.label)
+                crowd.append(item.is_crowd)
                 masks.append(mask)
             yield (
                 record.image_id,
@@ -352,7 +464,7 @@ def _generator(records: list[_Record], json_path: Path) -> Any:
     return generate
 
 
-def _encoded_image(record: _Record, json_path: Path) -> tuple[bytes, int, int]:
+def _encoded_image(record: Record, json_path: Path) -> tuple[bytes, int, int]:
     """The file's own bytes where all decoders read them alike, else a PNG; width and height."""
     content = record.path.read_bytes()
     with open_image(record.path) as image:
@@ -360,7 +472,7 @@ def _encoded_image(record: _Record, json_path: Path) -> tuple[bytes, int, int]:
         plain = orientation == 1 and image.mode == "RGB" and "transparency" not in image.info
         plain = plain and (image.format == "JPEG" or (image.format == "PNG" and content[24] == 8))
         upright = image.size if orientation < 5 else image.size[::-1]
-        stated = (record.width or upright[0], record.height or upright[1])
+        stated = upright if record.size is None else record.size[::-1]
         if stated not in (upright, image.size):
             raise ValueError(
                 f"the image {str(record.path)!r} is {upright[0]} x {upright[1]} pixels (width x "
@@ -373,65 +485,9 @@ def _encoded_image(record: _Record, json_path: Path) -> tuple[bytes, int, int]:
     return content, pixels.shape[1], pixels.shape[0]
 
 
-def _mask(
-    segmentation: Any, height: int, width: int, where: str
-) -> tuple[int, int, np.ndarray] | None:
-    """`(top, left, bool array)` of a segmentation, cut to its box; `None` if it has no pixels."""
-    from pycocotools import mask as coco_mask
-
-    if segmentation is None:
-        return None
-    if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if isinstance(p, list) and len(p) >= 6]
-        if not polygons:
-            return None
-        try:
-            values = [[float(v) for v in p] for p in polygons]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where} has a polygon with something that is no number") from error
-        if not all(math.isfinite(v) for p in values for v in p) or any(len(p) % 2 for p in values):
-            raise ValueError(
-                f"{where} has a polygon that is not a list of finite x, y pairs in pixels"
-            )
-        rle = coco_mask.merge(coco_mask.frPyObjects(values, height, width))
-    elif isinstance(segmentation, dict) and "counts" in segmentation:
-        size = list(segmentation.get("size") or [])
-        if size != [height, width]:
-            raise ValueError(
-                f"{where} has a segmentation of size {size}; it should be that of the image, "
-                f"[{height}, {width}] (height, width)"
-            )
-        rle = segmentation
-        try:
-            if isinstance(rle["counts"], list):
-                if sum(rle["counts"]) != height * width or min(rle["counts"]) < 0:
-                    raise ValueError("its counts do not add up to height * width")
-                rle = coco_mask.frPyObjects(rle, height, width)
-            coco_mask.area(rle)
-        except Exception as error:
-            raise ValueError(f"{where} has an RLE that cannot be read: {error}") from error
-    else:
-        raise ValueError(
-            f"{where} has a segmentation that is neither a list of polygons nor an RLE: "
-            f"{segmentation!r:.80}"
-        )
-    try:
-        with warnings.catch_warnings():
-            # pycocotools' arrays do not know NumPy 2's copy keyword yet.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            full = coco_mask.decode(rle).astype(bool)
-    except Exception as error:
-        raise ValueError(f"{where} has an RLE that cannot be read: {error}") from error
-    rows, columns = np.flatnonzero(full.any(1)), np.flatnonzero(full.any(0))
-    if not len(rows):
-        return None
-    top, left = int(rows[0]), int(columns[0])
-    return top, left, full[top : rows[-1] + 1, left : columns[-1] + 1]
-
-
 def _clipped_box(
     box: tuple[float, float, float, float] | None,
-    mask: tuple[int, int, np.ndarray] | None,
+    mask: Cut | None,
     height: int,
     width: int,
 ) -> list[float] | None:
@@ -441,6 +497,5 @@ def _clipped_box(
             return None
         top, left, pixels = mask
         return [left, top, left + pixels.shape[1], top + pixels.shape[0]]
-    x, y, w, h = box
-    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
+    x1, y1, x2, y2 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
     return [x1, y1, x2, y2] if x2 > x1 and y2 > y1 else None

@@ -64,7 +64,8 @@ def prepare(
         (folder / builder_lib.LEFT_OUT).write_text(json.dumps(left_out), "utf-8")
     if found := quarantined(builder):
         warnings.warn(
-            f"{len(found)} problems in the set {source.name!r}; what they concern is left out. "
+            f"{len(found)} problem{'s' * (len(found) > 1)} in the set {source.name!r}; what it "
+            "concerns is left out. "
             f"mtl_keras.data.quarantined(builder) lists them. The first: {found[0]}",
             stacklevel=3,
         )

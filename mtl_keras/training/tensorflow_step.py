@@ -24,6 +24,14 @@ class TensorFlowStep:
         super().compile(*args, **kwargs)
         self._well = None
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the compiled step, as `keras.Model.make_train_function` does."""
+        if not self.optimizer.built:
+            # A step that makes variables while it is traced is traced twice.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def train_step(self, data: Any) -> dict:
         """Runs one step: forward, losses, gradients, update; leaves a non-finite batch out."""
         x, y, sample_weight = _unpack(data)

@@ -1,13 +1,17 @@
 import json
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mtl_keras.data import examples, from_coco
+from mtl_keras.data import coco, examples, from_coco
+from mtl_keras.data.records import BadLabels
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def load(folder, path=None, **kwargs):
@@ -341,3 +345,265 @@ def test_real_data(nuclei):
                 assert len(rows) and rows.min() >= y1 and rows.max() < y2
                 assert columns.min() >= x1 and columns.max() < x2
     assert total == len(path["annotations"])
+
+
+# === Records, without a set made of them ===
+
+
+def on_line(source_path, text):
+    lines = source_path.read_text().split("\n")
+    return 1 + next(i for i, line in enumerate(lines) if text in line)
+
+
+def test_read_gives_what_the_json_says(coco_folder):
+    a, b = coco_folder.image("a.png"), coco_folder.image("b.png", 33, 21)
+    coco_folder.rectangle(a, 5, 6, 20, 10)
+    coco_folder.object(a, [-3, 20, 8, 9], category_id=8, iscrowd=1)
+    coco_folder.image("c.png", 33, 21)
+    coco_folder.object(3, [1, 1, 5, 5])
+    del coco_folder.content["images"][2]["width"]
+    path = coco_folder.write()
+    source = coco.read(coco_folder.folder)
+    assert (source.name, source.layout, source.names) == ("my set", "coco", ["cell", "gap"])
+    assert source.files == [path] and not source.problems and list(source.splits) == ["train"]
+    one, empty, other = source.splits["train"]
+    assert (one.filename, one.image_id, one.size) == ("a.png", a, (40, 60))
+    assert one.path == coco_folder.images / "a.png" and one.mask is None
+    first, second = one.objects
+    assert first.box == (5, 6, 25, 16) and (first.label, first.is_crowd) == (0, False)
+    assert second.box == (-3, 20, 5, 29) and (second.label, second.is_crowd) == (1, True)
+    top, left, mask = first.mask(40, 60)
+    assert (top, left, mask.shape) == (6, 5, (10, 20)) and second.mask is None
+    assert first.where == "annotation 1" and one.where == str(path)
+    assert empty.objects == [] and empty.image_id == b  # looked at, and nothing found
+    assert [r.has_masks for r in source.splits["train"]] == [True, True, False]
+    assert other.size is None
+
+
+@pytest.mark.parametrize(
+    ("json_path", "image_folder", "split"),
+    [
+        ("train.json", "images", "train"),
+        ("val.json", "val", "val"),
+        ("valid.json", "images/valid", "val"),
+        ("annotations/instances_train2017.json", "train2017", "train"),
+        ("annotations/instances_val2017.json", "images/val2017", "val"),
+        ("annotations/instances_default.json", "images/default", "train"),
+        ("annotations/instances_default.json", "images", "train"),
+        ("valid/_annotations.coco.json", "valid", "val"),
+        ("test/labels.json", "test/data", "test"),
+        ("labels.json", "data", "train"),
+        ("result.json", ".", "train"),
+    ],
+)
+def test_usual_places(tmp_path, json_path, image_folder, split):
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 6, "height": 4}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2]}],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    path, folder = tmp_path / json_path, tmp_path / image_folder
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    assert coco.recognise(tmp_path) is None
+    path.write_text(json.dumps(content))
+    (folder / "a.png").write_bytes(b"x")
+    for name, other in (
+        ("captions_train2017.json", content),
+        ("panoptic_train.json", content | {"segments_info": []}),
+        ("shape.json", {"shapes": []}),
+    ):
+        (path.parent / name).write_text(json.dumps(other))
+    assert json_path in coco.recognise(tmp_path)
+    source = coco.read(tmp_path)
+    assert list(source.splits) == [split] and source.files == [path]
+    assert source.splits[split][0].path.samefile(folder / "a.png")
+    assert source.name == tmp_path.name
+    (alone,) = coco.read(path).splits.values()
+    assert alone[0].path.samefile(folder / "a.png")
+
+
+def test_folders_that_are_no_coco(coco_folder):
+    folder = coco_folder.folder
+    for path in (folder / "nothing", folder / "nothing.json"):
+        assert coco.recognise(path) is None
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            coco.read(path)
+    with pytest.raises(ValueError, match="no COCO JSON"):
+        coco.read(folder)
+    for wrong in (3, {"train": 3}):
+        with pytest.raises(TypeError, match="`path`"):
+            coco.read(wrong)
+    coco_folder.image("a.png")
+    path = coco_folder.write()
+    with pytest.raises(ValueError, match="`on_bad`"):
+        coco.read(folder, on_bad="ignore")
+    os.rename(coco_folder.images, folder / "elsewhere")
+    for on_bad in ("strict", "quarantine"):
+        with pytest.raises(FileNotFoundError, match="none of the images.*'a.png'"):
+            coco.read(folder, on_bad=on_bad)
+    assert len(coco.read(folder, folder / "elsewhere").splits["train"]) == 1
+    assert len(coco.read({"x": path}, {"x": folder / "elsewhere"}).splits["x"]) == 1
+    coco_folder.write("instances_train2014.json")
+    coco_folder.write("instances_train2017.json")
+    assert "train2014" in coco.recognise(folder)
+    with pytest.raises(ValueError, match="train2014.*train2017.*the split 'train'"):
+        coco.read(folder)
+
+
+@pytest.mark.parametrize("on_bad", ["strict", "quarantine"])
+def test_a_json_cut_short_is_always_an_error(coco_folder, on_bad):
+    coco_folder.image("a.png")
+    coco_folder.write("train.json")
+    text = coco_folder.write("val.json").read_text()
+    for end in (0, 10, len(text) // 2, len(text) - 1):
+        (coco_folder.folder / "val.json").write_text(text[:end])
+        with pytest.raises(BadLabels, match="val.json:1: unreadable JSON"):
+            coco.read(coco_folder.folder, on_bad=on_bad)
+
+
+def annotation(**changes):
+    return lambda folder: folder.content["annotations"][1].update(changes)
+
+
+def image(**changes):
+    return lambda folder: folder.content["images"][1].update(changes)
+
+
+def again(key, **changes):
+    return lambda f: f.content[key].append(f.content[key][1] | changes)
+
+
+def insert(item):
+    return lambda folder: folder.content["annotations"].insert(1, item)
+
+
+ALL, ONE = "the image is left out", "only the annotation is left out"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "line", "left_out"),
+    [
+        (annotation(bbox=[float("nan"), 1, 2, 3]), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(bbox=[1, 2, 3]), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(bbox="1234"), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(bbox=[1, 2, 3, "x"]), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(iscrowd="0"), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(bbox=None, segmentation=[]), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(bbox=[9, 9, -4, 3]), "reversed box", '"id": 2, "image_id"', ALL),
+        (annotation(bbox=[9, 9, 4, 0]), "box without area", '"id": 2, "image_id"', ONE),
+        (annotation(bbox=[60, 9, 4, 2]), "box outside", '"id": 2, "image_id"', ONE),
+        (annotation(bbox=[9, -9, 4, 9]), "box outside", '"id": 2, "image_id"', ONE),
+        (annotation(category_id=77), "unknown category id", '"id": 2, "image_id"', ALL),
+        (annotation(category_id=[3]), "unknown category id", '"id": 2, "image_id"', ALL),
+        (annotation(category_id=None), "bad annotation", '"id": 2, "image_id"', ALL),
+        (annotation(image_id=77), "unknown image id", '"id": 2, "image_id"', ONE),
+        (annotation(image_id={}), "unknown image id", '"id": 2, "image_id"', ONE),
+        (annotation(image_id=None), "bad annotation", '"id": 2, "image_id"', ONE),
+        (insert("x"), "bad annotation", '"x"', ONE),
+        (
+            annotation(segmentation={"size": [40, 60], "counts": [2000, 401]}),
+            "bad segmentation",
+            '"id": 2, "image_id"',
+            ALL,
+        ),
+        (
+            annotation(segmentation={"size": [40, 60], "counts": "PPP"}),
+            "bad segmentation",
+            '"id": 2, "image_id"',
+            ALL,
+        ),
+        (
+            annotation(segmentation={"size": [60, 40], "counts": [2400]}),
+            "bad segmentation",
+            '"id": 2, "image_id"',
+            ALL,
+        ),
+        (
+            annotation(segmentation=[[1, 1, 5, 1, 5, 5, 1]]),
+            "bad segmentation",
+            '"id": 2, "image_id"',
+            ALL,
+        ),
+        (
+            annotation(segmentation=[1, 1, 5, 1, 5, 5]),
+            "bad segmentation",
+            '"id": 2, "image_id"',
+            ALL,
+        ),
+        (image(id="x"), "bad image entry", '"b.png"', ALL),
+        (image(width=float("nan")), "bad image entry", '"b.png"', ALL),
+        (image(height=-1), "bad image entry", '"b.png"', ALL),
+        (image(file_name="gone.png"), "missing image", '"gone.png"', ALL),
+        (again("images", file_name="c.png"), "repeated image id", '"b.png"', ALL),
+    ],
+)
+def test_every_problem_has_file_line_and_image(coco_folder, change, kind, line, left_out):
+    for name in ("a.png", "b.png"):
+        coco_folder.rectangle(coco_folder.image(name), 5, 5, 10, 10)
+    coco_folder.rectangle(2, 20, 20, 10, 10)
+    change(coco_folder)
+    folder = coco_folder.folder
+    path = coco_folder.write()
+    # One item a line, with words of UTF-8 before: lines are counted in the text, not in bytes.
+    parts = [
+        f'"{key}": [\n' + ",\n".join(json.dumps(item) for item in items) + "\n]"
+        for key, items in coco_folder.content.items()
+    ]
+    path.write_text('{"info": {"é": [1, "\\n]"]},\n' + ",\n".join(parts) + "\n}", "utf-8")
+    with pytest.raises(BadLabels) as error:
+        coco.read(folder)
+    problem = error.value.problem
+    assert (problem.kind, problem.file) == (kind, str(path))
+    assert problem.line == on_line(path, line) and str(problem) == str(error.value)
+    source = coco.read(folder, on_bad="quarantine")
+    assert source.problems[0].kind == kind and source.problems[0].line == problem.line
+    left = {r.filename: len(r.objects) for r in source.splits["train"]}
+    if left_out == ALL:
+        name = coco_folder.content["images"][1]["file_name"]
+        assert left == {"a.png": 1} and source.problems[0].image == name
+        # An image without its id leaves its annotations without an image.
+        assert {p.image for p in source.problems} <= {name, "c.png", None}
+    else:
+        moved = kind != "bad annotation" or line != '"x"'
+        assert left == {"a.png": 1, "b.png": 2 - moved}
+        assert [p.image for p in source.problems] == [None]
+
+
+def test_all_problems_are_listed(coco_folder):
+    for name in ("a.png", "b.png", "c.png"):
+        coco_folder.rectangle(coco_folder.image(name), 5, 5, 10, 10)
+    for box in ([1, 1, 0, 0], [9, 9, -1, 5], [1, 2]):
+        coco_folder.object(1, box)
+    coco_folder.object(2, [70, 0, 5, 5])
+    os.remove(coco_folder.images / "c.png")
+    coco_folder.write()
+    source = coco.read(coco_folder.folder, on_bad="quarantine")
+    assert [(r.filename, len(r.objects)) for r in source.splits["train"]] == [("b.png", 1)]
+    assert sorted((p.kind, p.image) for p in source.problems if p.image) == [
+        ("bad annotation", "a.png"),
+        ("missing image", "c.png"),
+        ("reversed box", "a.png"),
+    ]
+    found = sorted(p.kind for p in source.problems if not p.image)
+    assert found == ["box outside", "box without area"]
+
+
+@pytest.mark.parametrize("name", ["nuclei", "vhr10"])
+def test_read_real_data(name):
+    root = Path(os.environ.get("MTL_KERAS_DATA", ROOT.parent / "shared" / "data")) / name
+    if not (root / "val.json").exists():
+        pytest.skip(f"the set is not at {root} (set MTL_KERAS_DATA)")
+    source = coco.read(root)
+    assert "train.json" in coco.recognise(root) and list(source.splits) == ["train", "val"]
+    content = json.loads((root / "val.json").read_text())
+    assert len(source.splits["val"]) == len(content["images"])
+    assert sum(len(r.objects) for r in source.splits["val"]) == len(content["annotations"])
+    for record in source.splits["val"][::20]:
+        assert record.path.is_file() and record.has_masks
+        for item in record.objects[:5]:
+            top, left, mask = item.mask(*record.size)
+            x0, y0, x1, y1 = item.box
+            assert mask.any() and abs(left - x0) < 3 and abs(top - y0) < 3
+            assert abs(left + mask.shape[1] - x1) < 3 and abs(top + mask.shape[0] - y1) < 3
