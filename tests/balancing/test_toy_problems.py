@@ -22,8 +22,17 @@ VALLEY = toys.Valley()
 PAIR = toys.Quadratics("pair", (1, 1))
 UNEVEN = toys.Quadratics("uneven", (1, 1e3))
 THREE = toys.Quadratics("three", (1, 1, 1), seed=1)
-# Methods that need not end on the Pareto set, with the reason: (name, problem).
-NOT_PROMISED: dict[tuple[str, str], str] = {}
+# Methods that need not end on the Pareto set of a problem, with the reason.
+NOT_PROMISED = {
+    ("moco", "uneven"): (
+        "Its theorem is of steps without end. With a loss times 1000, the other's share of the "
+        "scalar products is a millionth, and weights whose rate falls hardly follow it."
+    ),
+    ("graddrop", "three"): (
+        "Its mean is the sum of the gradients, but what is dropped makes noise also at the "
+        "minimum of the sum, and Adam, which divides by its size, ends beside it."
+    ),
+}
 
 
 def numpy(x):
