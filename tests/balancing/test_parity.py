@@ -1,4 +1,4 @@
-"""Directions are those of TorchJD and LibMTL, where these are installed (`pip install .[peers]`)."""
+"""Directions are those of TorchJD and LibMTL, where the extra `peers` is installed."""
 
 import importlib.util
 import os
