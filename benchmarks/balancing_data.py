@@ -19,7 +19,8 @@ AdamW and is measured on `val`. It is much too short to make a good network: thi
 balancing does early, at one learning rate, with the methods' default arguments.
 
 - Δm is the mean over tasks of the relative change of one metric a task, in percent, positive where
-  better, against the mean of the runs with equal weights.
+  better, against the runs with equal weights (or one network a task) of the same seeds: these begin
+  with the same weights and see the same batches.
 - Noise: twice the standard deviation of Δm over the runs with equal weights and different seeds
   (other initial heads, other batches).
 - `fixed (tuned)`: each task, and each pair of tasks, with three times the weight; the best on the
@@ -299,19 +300,24 @@ class Found:
         self.equal = self.of("method", "equal")
         self.reference = results(self.equal, data)
         singles = {task: self.of("single", task) for task in TASKS[data]}
-        self.single = None
-        if all(singles.values()):
-            self.single = {
-                task: {
-                    METRICS[task].removeprefix(f"{task}_"): statistics.mean(
-                        float(row[METRICS[task]]) for row in found
-                    )
-                }
-                for task, found in singles.items()
-            }
+        self.singles = singles
+        self.single = self._single({row["seed"] for rows in singles.values() for row in rows})
         self.seeds = [change(results([row], data), self.reference) for row in self.equal]
         self.noise = 2 * statistics.stdev(self.seeds) if len(self.seeds) > 1 else None
         self.lines = self._lines() if self.reference else []
+
+    def _single(self, seeds: set[str]) -> dict | None:
+        """Means over the runs of one network a task with these seeds, if there are any."""
+        chosen = {
+            task: [float(row[METRICS[task]]) for row in rows if row["seed"] in seeds]
+            for task, rows in self.singles.items()
+        }
+        if not all(chosen.values()):
+            return None
+        return {
+            task: {METRICS[task].removeprefix(f"{task}_"): statistics.mean(values)}
+            for task, values in chosen.items()
+        }
 
     def of(self, role: str, method: str, on: str = "") -> list[dict]:
         wanted = {"role": role, "method": method, "on": on}
@@ -346,6 +352,8 @@ class Found:
                 for row in rows
                 if row["step_cpu_s"] and equal
             ]
+            seeds = {row["seed"] for row in finite}
+            same = results([row for row in self.equal if row["seed"] in seeds], self.data)
             lines.append(
                 {
                     "name": name,
@@ -353,8 +361,8 @@ class Found:
                     "seeds": len(rows),
                     "diverged": len(rows) - len(finite),
                     "metrics": one,
-                    "delta": change(one, self.reference),
-                    "single": change(one, self.single),
+                    "delta": change(one, same),
+                    "single": change(one, self._single(seeds)),
                     "cost": statistics.mean(costs) if costs else None,
                 }
             )
@@ -448,10 +456,19 @@ def plot(all_found: list[Found], path: pathlib.Path) -> None:
             )
         # What is far below would leave no room for the others: it is named at the edge.
         deltas = sorted(at["delta"] for at in points)
-        low = max(deltas[0], -40.0) if deltas else 0.0
+        low = max(deltas[0], -2.0 * (found.noise or 20.0)) if deltas else 0.0
         span = max(deltas[-1] if deltas else 0.0, found.noise or 0.0) - low
         axes.set_ylim(low - 0.08 * span, low + 1.08 * span)
-        for at in points:
+        placed: list[tuple[float, float]] = []
+        width = max(at["cost"] for at in points) - min(at["cost"] for at in points)
+        for at in sorted(points, key=lambda at: -abs(at["delta"])):
+            where = at["cost"], max(at["delta"], low)
+            if any(
+                abs(where[0] - x) < 0.2 * width and abs(where[1] - y) < 0.025 * span
+                for x, y in placed
+            ):
+                continue  # It would cover another name; the table has them all.
+            placed.append(where)
             name = at["name"].split("` (")[0].strip("`")
             below = at["delta"] < low
             axes.annotate(
@@ -466,7 +483,7 @@ def plot(all_found: list[Found], path: pathlib.Path) -> None:
         axes.set_xlabel("CPU time of a training step, relative to equal weights")
         axes.set_ylabel("Δm against equal weights (%), higher is better")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        axes.legend(fontsize=8, frameon=False, loc="lower center")
     figure.savefig(path, dpi=110)
 
 
