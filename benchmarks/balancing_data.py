@@ -483,7 +483,7 @@ def plot(all_found: list[Found], path: pathlib.Path) -> None:
         axes.set_xlabel("CPU time of a training step, relative to equal weights")
         axes.set_ylabel("Δm against equal weights (%), higher is better")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, loc="lower center")
+        axes.legend(fontsize=8, frameon=False, loc="lower left")
     figure.savefig(path, dpi=110)
 
 

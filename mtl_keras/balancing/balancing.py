@@ -8,6 +8,7 @@ from keras import ops
 
 from mtl_keras.balancing.quadratic import precision
 
+PIECE = 2**20
 ON = ("parameters", "features", "normalized_features")
 
 
@@ -223,9 +224,15 @@ class GradientMethod(Balancing):
         Returns:
             Float64 tensor of shape `(tasks, tasks)` (float32 where the backend has no float64).
         """
-        # In float32, rounding would add directions to gradients that depend on each other.
-        exact = ops.cast(gradients, precision())
-        return self._sum_over_replicas(ops.matmul(exact, ops.transpose(exact)))
+        # In float32, rounding would add directions to gradients that depend on each other. A copy
+        # of all of them in float64 would take more memory than the gradients themselves.
+        size = gradients.shape[1] or 0
+        total = 0.0
+        for start in range(0, max(size, 1), PIECE):
+            piece = gradients[:, start : start + PIECE] if size > PIECE else gradients
+            piece = ops.cast(piece, precision())
+            total = total + ops.matmul(piece, ops.transpose(piece))
+        return self._sum_over_replicas(total)
 
     def step(self, gradients: Any, losses: dict[str, Any], present: Any = None) -> Any:
         """Computes the direction of a training step.

@@ -88,6 +88,14 @@ def test_an_absent_task_is_as_if_there_were_none(name, graph):
     assert not np.any(step(0 * matrix, names, tf.constant([False] * 4)))
 
 
+def test_scalar_products_of_many_parameters():
+    """They are added up in pieces."""
+    rows = np.random.default_rng(0).standard_normal((2, 2 * 2**20 + 3)).astype("float32")
+    got = numpy(mtl.balancing.MGDA().gramian(tf.constant(rows)))
+    exact = rows.astype("float64")
+    np.testing.assert_allclose(got, exact @ exact.T, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", sorted(LINEAR))
 def test_all_gradients_times_a_number(name):
     matrix = gradients(3, seed=4)
