@@ -22,7 +22,9 @@ class FAMO(LossWeighting):
 
     Args:
         learning_rate: Float above 0, of `xi`.
-        decay: Float, not negative: how strongly `xi` is drawn to 0, that is to equal `z`.
+        decay: Float, not negative: how strongly `xi` is drawn to 0, that is to equal `z`. Where
+            the losses' surface stays the same and descent gets stuck, as in the authors' toy
+            problem, 0 lets weights go as far as it takes.
         same_batch: Whether to measure the fall on one batch, before and after its update, as the
             paper does. It costs a forward pass a step, and needs TensorFlow.
 
