@@ -36,6 +36,12 @@ class Labels:
         }
 
 
+@pytest.fixture(scope="session")
+def coco_folder_class():
+    """`CocoFolder`, for fixtures that live longer than one test."""
+    return CocoFolder
+
+
 @pytest.fixture
 def labels_task():
     return Labels

@@ -9,11 +9,9 @@ FREE = Augment(scale=(0.4, 2.5), flip="both", rotate90=True, colour=0)
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
+def shapes(tmp_path_factory, coco_folder_class):
     """Eight grey images of several sizes with rectangles, each in a brightness of its own."""
-    from conftest import CocoFolder
-
-    folder = CocoFolder(tmp_path_factory.mktemp("shapes"))
+    folder = coco_folder_class(tmp_path_factory.mktemp("shapes"))
     rng = np.random.default_rng(0)
     for i in range(8):
         height, width = (int(v) for v in rng.integers(60, 200, 2))
