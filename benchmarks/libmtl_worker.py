@@ -35,23 +35,33 @@ WARM_UP = 2
 
 def stand_in(name: str, attribute: str) -> None:
     """Puts a module in place of a missing one, whose only function fails when it is called."""
-    try:
-        if importlib.util.find_spec(name) is not None:
-            return
-    except ModuleNotFoundError:
-        pass
+    if there(name):
+        return
 
     def missing(*args, **kwargs):
         raise ImportError(f"{name} is not installed")
 
-    parent, _, child = name.rpartition(".")
     module = types.ModuleType(name)
     setattr(module, attribute, missing)
     sys.modules[name] = module
-    if parent not in sys.modules and importlib.util.find_spec(parent) is None:
-        sys.modules[parent] = types.ModuleType(parent)
-    if parent in sys.modules:
-        setattr(sys.modules[parent], child, module)
+    # The packages above it, from the innermost: what is installed stays.
+    while "." in name:
+        name, _, child = name.rpartition(".")
+        if name not in sys.modules and not there(name):
+            sys.modules[name] = types.ModuleType(name)
+        if name in sys.modules:
+            setattr(sys.modules[name], child, module)
+        module = sys.modules.get(name)
+        if module is None:
+            return
+
+
+def there(name: str) -> bool:
+    """Whether a module can be imported; `find_spec` fails where a package above it is missing."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # ValueError: a stand-in has no spec.
+        return False
 
 
 stand_in("torchvision.models.utils", "load_state_dict_from_url")
