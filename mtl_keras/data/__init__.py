@@ -7,14 +7,17 @@ of instances), and one pipeline, [`batches`](pipeline.py), turns any of them int
 from mtl_keras.data.augment import Augment
 from mtl_keras.data.coco import from_coco
 from mtl_keras.data.digits import digits
+from mtl_keras.data.epochs import Epochs
 from mtl_keras.data.from_folder import from_folder
 from mtl_keras.data.images import read_image
 from mtl_keras.data.importing import quarantined
 from mtl_keras.data.letterbox import letterbox, letterbox_scale
+from mtl_keras.data.mix import mix
 from mtl_keras.data.pipeline import batches, examples
 
 __all__ = [
     "Augment",
+    "Epochs",
     "batches",
     "digits",
     "examples",
@@ -22,6 +25,7 @@ __all__ = [
     "from_folder",
     "letterbox",
     "letterbox_scale",
+    "mix",
     "quarantined",
     "read_image",
 ]

@@ -13,10 +13,12 @@ import numpy as np
 
 from mtl_keras.data.augment import Augment
 from mtl_keras.data.builder import IGNORED, KINDS
+from mtl_keras.data.epochs import Endless, Epochs, in_order, numbers
 from mtl_keras.data.letterbox import PAD_VALUE, letterbox
 
 IGNORE = 255
 SHUFFLE_BYTES = 512 * 2**20
+ENDLESS = 2**20  # epochs of a data set within one of a mix
 
 
 def batches(
@@ -30,13 +32,15 @@ def batches(
     seed: int = 0,
     drop_remainder: bool = False,
     columns: dict[str, str] | None = None,
+    epochs: Epochs | None = None,
 ) -> Any:
     """Batches of images and of each task's targets.
 
     Without `augment`, images are letterboxed: scaled to fit with their aspect kept, placed at the
     top left, the rest filled with the value 114. With `augment` they are changed at random,
-    differently in each epoch; two data sets made with the same `seed` (and TensorFlow's global
-    seed, if that is set) give the same batches epoch by epoch.
+    differently in each epoch; two data sets made with the same `seed` give the same batches epoch
+    by epoch. So that a training which was interrupted goes on with the epoch it was in, give them
+    an [`Epochs`](epochs.py).
 
     Each task is asked for `task.encode(labels, image_size)`, in graph mode, with labels of the
     image as the model sees it: `boxes` float32 `(n, 4)` xyxy in pixels, `classes` int32 `(n,)`,
@@ -63,6 +67,7 @@ def batches(
             static.
         columns: dict, task name to the name of the column whose labels of the whole image it
             learns; by default a task learns the column of its own name, if there is one.
+        epochs: who knows the number of the epoch; by default the data set counts its iterations.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets)`: float32 `(B, H, W, 3)` in [0, 255], and a dict
@@ -92,6 +97,7 @@ def batches(
         ```
     """
     import tensorflow as tf
+    from tensorflow.data import AUTOTUNE
 
     size = _size(image_size)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -109,9 +115,8 @@ def batches(
     shuffle = augment is not None if shuffle is None else shuffle
     if augment is not None and augment.cover:
         encoded = _repeated(encoded, size, augment)
-    if shuffle:
-        count = min(int(encoded.cardinality()), _shuffle_buffer(builder))
-        encoded = encoded.shuffle(max(1, count), seed=seed)
+    count = int(encoded.cardinality())
+    buffer = max(1, min(count, _shuffle_buffer(builder))) if shuffle else None
 
     def finish(image: Any, labels: dict[str, Any]) -> Any:
         targets, weights = {}, {}
@@ -126,14 +131,25 @@ def batches(
             weights[task.name] = tf.cast(tf.reduce_all(needed or [True]), "float32")
         return (image, targets, weights) if partial else (image, targets)
 
-    if augment is None:
-        ds = encoded.map(lambda e: finish(*_letterboxed(_decode(e), size)), tf.data.AUTOTUNE)
-    else:
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-        ds = tf.data.Dataset.zip(encoded, seeds).map(
-            lambda e, s: finish(*_augmented(_decode(e), size, augment, s)), tf.data.AUTOTUNE
-        )
-    return ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(tf.data.AUTOTUNE)
+    def finished(order: Any) -> Any:
+        if augment is None:
+            return order.map(lambda e, _: finish(*_letterboxed(_decode(e), size)), AUTOTUNE)
+        return order.map(lambda e, s: finish(*_augmented(_decode(e), size, augment, s)), AUTOTUNE)
+
+    def epoch(number: Any) -> Any:
+        return in_order(encoded, number, seed, buffer)
+
+    def endless() -> Any:
+        """The epochs of a longer one: its number is that of the longer one's and their own."""
+        counted = tf.data.Dataset.range(ENDLESS)
+        each = numbers(epochs).flat_map(lambda n: counted.map(lambda i: n * ENDLESS + i))
+        return finished(each.flat_map(epoch)).prefetch(2)
+
+    order = numbers(epochs).flat_map(epoch)
+    ds = finished(order.apply(tf.data.experimental.assert_cardinality(count)))
+    ds = ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(AUTOTUNE)
+    ds.endless = Endless(count, endless)
+    return ds
 
 
 def examples(builder: Any, split: str) -> Any:
