@@ -10,7 +10,7 @@ from mtl_keras.data.epochs import Endless, Epochs, numbers
 
 SAMPLINGS = ("proportional", "uniform", "temperature", "annealed")
 COMPOSITIONS = ("stratified", "image", "source")
-LAST_EXPONENT = 0.2  # of annealed sampling, Stickland and Murray 2019, section 3.2
+LAST_EXPONENT = 0.2  # of annealed sampling, Stickland and Murray 2019
 
 
 def mix(
@@ -71,7 +71,7 @@ def mix(
     Reference:
         - Arivazhagan et al. 2019, "Massively Multilingual Neural Machine Translation in the Wild"
           (temperature)
-        - Stickland and Murray 2019, "BERT and PALs", section 3.2 (annealed)
+        - Stickland and Murray 2019, "BERT and PALs" (annealed)
 
     Example:
 
@@ -253,13 +253,12 @@ def _specs(specs: dict[str, tuple]) -> dict[str, Any]:
                 f"{spec[0].dtype.name}"
             )
         for task, target in spec[1].items():
-            if task in tasks:
-                if tasks[task] != target:
-                    raise ValueError(
-                        f"the targets of the task {task!r} should be alike in all sources; "
-                        f"{first[task]!r} gives {tasks[task]}, and {name!r} {target}. Give both "
-                        "the same task, or tasks of different names"
-                    )
+            if task in tasks and tasks[task] != target:
+                raise ValueError(
+                    f"the targets of the task {task!r} should be alike in all sources; "
+                    f"{first[task]!r} gives {tasks[task]}, and {name!r} {target}. Give both the "
+                    "same task, or tasks of different names"
+                )
             tasks.setdefault(task, target)
             first.setdefault(task, name)
             unknown = [part for part in tf.nest.flatten(target) if None in part.shape.as_list()]

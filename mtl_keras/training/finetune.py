@@ -138,7 +138,10 @@ def finetune(
         cover=0.5,
     )
     common = {"builder": builder, "tasks": model.tasks, "batch_size": batch_size}
-    batches = data.batches(split=train_split, image_size=crop, augment=augment, **common)
+    counted = data.Epochs()  # A run that goes on sees the batches that it would have seen.
+    batches = data.batches(
+        split=train_split, image_size=crop, augment=augment, epochs=counted, **common
+    )
     val = data.batches(split=val_split, image_size=model.image_size, **common)
     model.compile(optimizer=_optimizer(learning_rate, epochs * int(batches.cardinality())))
     model.fit(
@@ -146,6 +149,7 @@ def finetune(
         epochs=epochs,
         validation_data=val,
         callbacks=[
+            counted,
             backup(out / "backup"),
             keras.callbacks.CSVLogger(str(out / "history.csv"), append=resumes),
         ],

@@ -104,11 +104,13 @@ def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) ->
     builder = recipe.data()
     model = recipe.model(builder)
     common = {"builder": builder, "tasks": model.tasks, "batch_size": recipe.batch_size}
+    counted = data.Epochs()  # A run that goes on sees the batches that it would have seen.
     batches = data.batches(
         split=recipe.train_split,
         image_size=recipe.train_size,
         augment=recipe.augment,
         seed=recipe.seed,
+        epochs=counted,
         **common,
     )
     val = data.batches(split=recipe.val_split, image_size=model.image_size, **common)
@@ -120,6 +122,7 @@ def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) ->
         validation_data=val,
         validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
         callbacks=[
+            counted,
             backup(out / "backup"),
             _history(out / "history.jsonl"),
         ],
