@@ -284,12 +284,13 @@ class MultiTaskModel(BackendStep, keras.Model):
         losses = {}
         for task in self.tasks:
             if task.name in targets:
-                loss = task.loss(targets[task.name], outputs[task.name])
+                weight = _of_task(sample_weight, task.name)
+                known = _known(targets[task.name], weight)
+                loss = task.loss(known, outputs[task.name])
                 if auxiliary(task.name) in outputs:
                     loss = loss + self.sharing.auxiliary_weight * task.loss(
-                        targets[task.name], outputs[auxiliary(task.name)]
+                        known, outputs[auxiliary(task.name)]
                     )
-                weight = _of_task(sample_weight, task.name)
                 labelled = ops.ones_like(loss)
                 if weight is not None:
                     labelled = _labelled(weight)
@@ -305,11 +306,12 @@ class MultiTaskModel(BackendStep, keras.Model):
             if task.name not in targets:
                 continue
             weight = _of_task(sample_weight, task.name)
+            known = _known(targets[task.name], weight)
             for metric in self._task_metrics[task.name]:
-                metric.update_state(targets[task.name], outputs[task.name], weight)
+                metric.update_state(known, outputs[task.name], weight)
             if task.name in self._evaluators:
                 evaluator = self._evaluators[task.name]
-                tensors = evaluator.inputs(targets[task.name], outputs[task.name])
+                tensors = evaluator.inputs(known, outputs[task.name])
                 if weight is not None:
                     tensors["weight"] = ops.cast(weight, "float32")
                 host.call(evaluator.update, tensors)
@@ -487,6 +489,20 @@ def heads_of(name: str) -> tuple[str, str]:
 def _labelled(weight: Any) -> Any:
     """1 for images with a weight, also one that is not a number, 0 for others."""
     return ops.cast(ops.not_equal(ops.reshape(weight, (-1,)), 0), "float32")
+
+
+def _known(targets: dict, weight: Any) -> dict:
+    """Targets, with zeros for images of weight 0: whatever stands there, even NaN, has no say."""
+    if weight is None:
+        return targets
+    labelled = _labelled(weight) > 0.0
+
+    def known(target: Any) -> Any:
+        target = ops.convert_to_tensor(target)
+        here = ops.reshape(labelled, (-1,) + (1,) * (len(target.shape) - 1))
+        return ops.where(here, target, ops.zeros_like(target))
+
+    return keras.tree.map_structure(known, targets)
 
 
 def _of_task(sample_weight: Any, name: str) -> Any:

@@ -13,12 +13,12 @@ from mtl_keras.training.absent import optimizer_slots
 
 METHODS = [
     None,
-    "famo",
-    "moco",
     mtl.balancing.CAGrad(on="features"),
     *(
         pytest.param(method, marks=pytest.mark.slow)
         for method in (
+            "famo",
+            "moco",
             "uncertainty",
             "mgda",
             "nash_mtl",
