@@ -96,8 +96,7 @@ def sets() -> str:
             for key in ("images", "objects")
         )
         each = "{min}, {median:g}, {max}".format(**train["objects_per_image"])
-        width, height = train["image_width"], train["image_height"]
-        size = f"{width['min']}–{width['max']} × {height['min']}–{height['max']}"
+        size = " × ".join(span(train[side]) for side in ("image_width", "image_height"))
         boxes = ", ".join(f"{train['box_size'][q]:g}" for q in ("5", "50", "95"))
         title = f"[`{name}`]({about['home']})" if about["home"] else f"`{name}`"
         rows.append(
@@ -105,6 +104,11 @@ def sets() -> str:
             f"| {boxes} | {about['licence']} |"
         )
     return "\n".join(rows)
+
+
+def span(values: dict) -> str:
+    ends = sorted({values["min"], values["max"]})
+    return "–".join(str(end) for end in ends)
 
 
 def filled(text: str, **parts: Callable[[], str]) -> str:

@@ -115,9 +115,7 @@ class Voc:
         if not len(found["label"]):  # each image of VOC that is labelled shows something
             return Adapted()
         objects = []
-        for box, label, difficult in zip(
-            found["bbox"], found["label"], found["is_difficult"], strict=True
-        ):
+        for box, label, difficult in rows(found, "bbox", "label", "is_difficult"):
             inside = pixels(box, height, width, counted_from=1)
             if inside is not None:
                 objects.append(Object(int(label), inside, None, bool(difficult)))
@@ -153,7 +151,7 @@ class Coco:
         if split.startswith("test"):
             return Adapted()
         found, objects = example["objects"], []
-        for box, label, crowd in zip(found["bbox"], found["label"], found["is_crowd"], strict=True):
+        for box, label, crowd in rows(found, "bbox", "label", "is_crowd"):
             inside = pixels(box, height, width)
             if inside is not None:
                 objects.append(Object(int(label), inside, None, bool(crowd)))
@@ -188,15 +186,13 @@ class CocoPanoptic:
         ids = png @ np.array([1, 256, 65536]) if fits else np.zeros((height, width), np.int64)
         objects, lost, seen = [], 0, np.zeros((height, width), bool)
         found = example["panoptic_objects"]
-        for i, (key, label, crowd) in enumerate(
-            zip(found["id"], found["label"], found["is_crowd"], strict=True)
-        ):
+        for key, label, crowd, bbox in rows(found, "id", "label", "is_crowd", "bbox"):
             here = ids == key
             if not fits or key == 0 or not here.any():
                 lost += fits
                 if self.thing_id[label] < 0:
                     continue
-                box, of_mask = pixels(found["bbox"][i], height, width), None
+                box, of_mask = pixels(bbox, height, width), None
                 if box is None:
                     continue
             else:
@@ -204,7 +200,7 @@ class CocoPanoptic:
                 if self.thing_id[label] < 0:
                     continue
                 of_mask = cut(here)
-                box = pixels(found["bbox"][i], height, width)
+                box = pixels(bbox, height, width)
             objects.append(
                 Object(
                     int(self.thing_id[label]),
@@ -253,6 +249,11 @@ def names_of(feature: Any) -> tuple[str, ...]:
     """Class names of a `ClassLabel`; numbers where it has none."""
     names = getattr(feature, "names", None)
     return tuple(names) if names else tuple(str(i) for i in range(feature.num_classes))
+
+
+def rows(found: Mapping, *keys: str) -> list[tuple]:
+    """The parts of each object; of lists of unequal length (as in mock data), what all have."""
+    return list(zip(*(found[key] for key in keys), strict=False))
 
 
 def pixels(

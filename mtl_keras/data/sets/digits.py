@@ -18,7 +18,8 @@ SET = NamedSet(
     title="Handwritten digits on textured scenes",
     description="Scenes with up to eight handwritten digits: boxes, ten classes, masks. Made from "
     "the digits and photographs that scikit-learn ships; nothing is downloaded.",
-    licence="digits CC BY 4.0 (UCI Machine Learning Repository)",
+    licence="photographs CC BY 2.0 (https://creativecommons.org/licenses/by/2.0/); digits as "
+    "the UCI Machine Learning Repository gives them to scikit-learn",
     citation="Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine "
     "Learning Repository (https://doi.org/10.24432/C50P49)",
     home="https://doi.org/10.24432/C50P49",
