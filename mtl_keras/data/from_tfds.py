@@ -101,9 +101,12 @@ def from_tfds(
     root = Path(folder or tfds.core.constants.DATA_DIR).expanduser()
     known = root / builder_lib.slug(set_name) / fingerprint / builder_lib.VERSION
     labels = given.labels()
-    if not (known / "dataset_info.json").exists():  # else the builder remembers the counts
+    remembered = known / "metadata.json"
+    if remembered.exists():
+        counts = json.loads(remembered.read_text("utf-8"))["counts"]
+    else:
         counts = {split: _counts(source, given, split, n) for split, n in splits.items()}
-        labels = dataclasses.replace(labels, counts=counts)
+    labels = dataclasses.replace(labels, counts=counts)
     builder = builder_lib.prepare(
         name=set_name,
         fingerprint=fingerprint,

@@ -49,9 +49,7 @@ class Adapted:
 class Pets:
     """`oxford_iiit_pet`: a box around the head, a trimap, species and breed."""
 
-    splits = ("train", "test")
     partial = True
-    masks = "segmentation_mask"
     filename, image_id = "file_name", None
 
     def __init__(self, features: Any, label: str = "species", border: str = "ignore"):
@@ -94,9 +92,7 @@ class Pets:
 class Voc:
     """`voc/2007`, `voc/2012`: boxes, and which classes an image shows."""
 
-    splits = ("train", "validation", "test")
     partial = True
-    masks = None
     filename, image_id = "image/filename", None
 
     def __init__(self, features: Any):
@@ -124,17 +120,14 @@ class Voc:
         values = {
             name: int(i in sure) for i, name in enumerate(self.names) if i in sure or i not in shown
         }
-        lost = len(found["label"]) - len(objects)
-        problem = f"{lost} of its boxes have no area inside of the image" if lost else ""
+        problem = without_area(len(found["label"]) - len(objects))
         return Adapted(objects, False, None, values, problem)
 
 
 class Coco:
     """`coco/2014`, `coco/2017`: boxes. TFDS has no masks of them."""
 
-    splits = ("train", "validation", "test")
     partial = True
-    masks = None
     filename, image_id = "image/filename", "image/id"
 
     def __init__(self, features: Any):
@@ -155,17 +148,14 @@ class Coco:
             inside = pixels(box, height, width)
             if inside is not None:
                 objects.append(Object(int(label), inside, None, bool(crowd)))
-        lost = len(found["label"]) - len(objects)
-        problem = f"{lost} of its boxes have no area inside of the image" if lost else ""
+        problem = without_area(len(found["label"]) - len(objects))
         return Adapted(objects, problem=problem)
 
 
 class CocoPanoptic:
     """`coco/2017_panoptic`: things as objects with masks; things and stuff as classes of pixels."""
 
-    splits = ("train", "validation")
     partial = False
-    masks = "panoptic_image"
     filename, image_id = "image/filename", "image/id"
 
     def __init__(self, features: Any):
@@ -269,6 +259,11 @@ def pixels(
     x0, y0, x1, y1 = (float(np.round(v, 3)) for v in (x0 - counted_from, y0 - counted_from, x1, y1))
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def without_area(boxes: int) -> str:
+    """Says how many boxes have none; an empty text if all have."""
+    return f"{boxes} of its boxes have no area inside of the image" if boxes else ""
 
 
 def misfit(what: str, array: np.ndarray, height: int, width: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mtl_keras.data import importing
 from mtl_keras.data.sets.leaks import leaks
-from mtl_keras.data.sets.named_set import NamedSet, find, read
+from mtl_keras.data.sets.named_set import NamedSet, read
 
 __all__ = ["get", "info", "leaks", "load", "names"]
 
@@ -89,7 +89,7 @@ def load(
                 f"manual_dir={os.fspath(manual_dir)!r}"
             )
         return named.make(data_dir)
-    return importing.prepare(read(named, find(named, manual_dir)), data_dir)
+    return importing.prepare(read(named, manual_dir), data_dir)
 
 
 def info(name: str) -> dict[str, Any]:

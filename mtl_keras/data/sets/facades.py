@@ -38,7 +38,7 @@ SET = NamedSet(
     description="Street photographs: facades, windows, cars, vegetation and more, large and small, "
     "nested, each with a box and a mask. Tiles of one photograph are in one split.",
     licence="CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)",
-    fetch="It is known only as COCO JSON.",
+    fetch="Its public home is not known.",
     tags=("street", "boxes", "instances"),
     scene=photograph,
 )

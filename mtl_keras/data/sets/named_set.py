@@ -51,8 +51,8 @@ class NamedSet:
     scene: Callable[[str], str] | None = None
 
 
-def find(named: NamedSet, manual_dir: str | os.PathLike | None) -> Path:
-    """The folder of a set.
+def read(named: NamedSet, manual_dir: str | os.PathLike | None = None) -> Source:
+    """Finds a set and reads its labels, as COCO JSON or in the layout of its public home.
 
     Raises:
         FileNotFoundError: If it is nowhere; says from where to fetch it, and how to lay it.
@@ -65,29 +65,29 @@ def find(named: NamedSet, manual_dir: str | os.PathLike | None) -> Path:
         places = [Path(os.environ.get(VARIABLE) or DEFAULT).expanduser() / named.name]
         said = f"the environment variable {VARIABLE}, {os.environ.get(VARIABLE) or 'not set'}"
     for place in places:
-        if place.is_dir() and (_has_jsons(place) or _read_home(named, place) is not None):
-            return place
+        source = _read_coco(place) if place.is_dir() else None
+        if source is None and place.is_dir() and named.read_home is not None:
+            source = named.read_home(place)
+        if source is not None:
+            source.name = named.name
+            return source
     looked = " and ".join(repr(str(place)) for place in places)
     raise FileNotFoundError(
         f"the set {named.name!r} ({named.title}) is not there: looked in {looked}, because of "
-        f"{said}. {named.fetch} Or, as COCO JSON: '{named.name}/images/' beside "
+        f"{said}. {named.fetch} COCO JSON is read too: '{named.name}/images/' beside "
         f"'{named.name}/train.json' and 'val.json'. Then give the folder as `manual_dir`, or name "
         f"the one that holds '{named.name}/' in {VARIABLE}. Licence: {named.licence}."
     )
 
 
-def read(named: NamedSet, folder: Path) -> Source:
-    """Reads a set as COCO JSON, or in the layout of its public home."""
+def _read_coco(folder: Path) -> Source | None:
     from mtl_keras.data import coco
 
-    if _has_jsons(folder):
-        jsons = {split: folder / f"{split}.json" for split in SPLITS}
-        jsons = {split: path for split, path in jsons.items() if path.is_file()}
-        source = coco.read(jsons, images=folder / "images")
-    else:
-        source = _read_home(named, folder)
-    source.name = named.name
-    return source
+    jsons = {split: folder / f"{split}.json" for split in SPLITS}
+    jsons = {split: path for split, path in jsons.items() if path.is_file()}
+    if "train" not in jsons or not (folder / "images").is_dir():
+        return None
+    return coco.read(jsons, images=folder / "images")
 
 
 def split_by_lists(named: str, records: list[Record]) -> dict[str, list[Record]]:
@@ -114,11 +114,3 @@ def split_by_lists(named: str, records: list[Record]) -> dict[str, list[Record]]
 @lru_cache(maxsize=1)
 def _lists() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "splits.json").read_text("utf-8"))
-
-
-def _has_jsons(folder: Path) -> bool:
-    return (folder / "train.json").is_file() and (folder / "images").is_dir()
-
-
-def _read_home(named: NamedSet, folder: Path) -> Source | None:
-    return None if named.read_home is None else named.read_home(folder)
