@@ -44,7 +44,8 @@ def from_tfds(
     - Pets: head boxes have the class `label="species"` (the default) or `"breed"`. The border of
       the trimap is ignored (`border="ignore"`, the default) or a class of its own (`"class"`).
       TFDS has no boxes of the split `test`: these images have no label for boxes, which is not the
-      same as no heads. Hold out from `train`: `"train[:90%]"`, `"train[90%:]"`.
+      same as no heads. Hold out from `train`: `"train[:90%]"`, `"train[90%:]"`. Boxes are as TFDS
+      states them.
     - VOC: objects marked as difficult are treated as crowds, that is, ignored. An image that shows
       a class only in difficult objects has no label in the column of that class. Boxes are counted
       from 0. Of `voc/2012`, TFDS has no labels of the split `test`. TFDS has no masks of VOC; those

@@ -29,8 +29,8 @@ class NamedSet:
         citation: What to cite, or `None` if nothing is known.
         home: Address of its public home, or `None` if it is not known.
         fetch: Sentences: from where to fetch it, and how to lay it.
-        read_home: Function from a folder to a `Source` if the folder is laid out as at its public
-            home, or `None` if it is not; `None` if only COCO JSONs can be read.
+        read_home: Function from a folder to a `Source`, or to `None` if the folder is not laid out
+            as at the public home; `None` if only COCO JSONs can be read.
         tags: Words by which it is described.
         make: Function from a folder of prepared sets to a prepared builder, for a set that is
             made, not read.
