@@ -19,6 +19,8 @@ CORE = [
     "Pillow>=10.1",
     "PyYAML>=6",
     "tensorflow-datasets>=4.9.9,<5",
+    # TensorFlow Datasets needs it to download its own sets, and does not declare it.
+    "importlib-resources>=6",
     "pycocotools>=2.0.8",
     "faster-coco-eval>=1.6.5",
     "typer>=0.15",
@@ -43,7 +45,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mtl_keras", "mtl_keras.*"]),
     include_package_data=False,
-    package_data={"mtl_keras": ["zoo/published/*/*", "trunks/weights/*"]},
+    package_data={"mtl_keras": ["zoo/published/*/*", "trunks/weights/*", "data/sets/*.json"]},
     install_requires=CORE,
     extras_require={
         "draw": DRAW,

@@ -79,6 +79,38 @@ def methods() -> str:
     return "\n".join(rows)
 
 
+def sets() -> str:
+    """Each named set by what `python zoo/sets.py` measured."""
+    rows = [
+        "| name | images (train / val / test) | objects (train / val / test) | classes "
+        "| objects an image: min, median, max | width × height | size of boxes: 5, 50, 95 % "
+        "| licence |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | --- |",
+    ]
+    for name in mtl.data.names():
+        about = mtl.data.info(name)
+        splits = [about["splits"].get(split) for split in ("train", "val", "test")]
+        train = splits[0]
+        images, objects = (
+            " / ".join(f"{split[key]:,}" if split else "–" for split in splits)
+            for key in ("images", "objects")
+        )
+        each = "{min}, {median:g}, {max}".format(**train["objects_per_image"])
+        size = " × ".join(span(train[side]) for side in ("image_width", "image_height"))
+        boxes = ", ".join(f"{train['box_size'][q]:g}" for q in ("5", "50", "95"))
+        title = f"[`{name}`]({about['home']})" if about["home"] else f"`{name}`"
+        rows.append(
+            f"| {title} | {images} | {objects} | {len(about['classes'])} | {each} | {size} "
+            f"| {boxes} | {about['licence']} |"
+        )
+    return "\n".join(rows)
+
+
+def span(values: dict) -> str:
+    ends = sorted({values["min"], values["max"]})
+    return "–".join(str(end) for end in ends)
+
+
 def filled(text: str, **parts: Callable[[], str]) -> str:
     """Writes what functions make between the markers of their names."""
     for name, make in parts.items():
@@ -108,6 +140,7 @@ if __name__ == "__main__":
     files = {
         ROOT / "README.md": lambda text: filled(text, models=models, ledger=ledger),
         ROOT / "docs" / "sharing.md": lambda text: filled(text, ways=ways),
+        ROOT / "docs" / "data.md": lambda text: filled(text, sets=sets),
         ROOT / "docs" / "balancing.md": lambda text: filled(text, methods=methods),
     }
     for name in list_models():

@@ -9,11 +9,14 @@ from mtl_keras.data.coco import from_coco
 from mtl_keras.data.digits import digits
 from mtl_keras.data.epochs import Epochs
 from mtl_keras.data.from_folder import from_folder
+from mtl_keras.data.from_tfds import from_tfds
 from mtl_keras.data.images import read_image
 from mtl_keras.data.importing import quarantined
 from mtl_keras.data.letterbox import letterbox, letterbox_scale
 from mtl_keras.data.mix import mix
 from mtl_keras.data.pipeline import batches, examples
+from mtl_keras.data.sets import info, leaks, load, names
+from mtl_keras.data.statistics import statistics
 
 __all__ = [
     "Augment",
@@ -23,9 +26,15 @@ __all__ = [
     "examples",
     "from_coco",
     "from_folder",
+    "from_tfds",
+    "info",
+    "leaks",
     "letterbox",
     "letterbox_scale",
+    "load",
     "mix",
+    "names",
     "quarantined",
     "read_image",
+    "statistics",
 ]

@@ -30,12 +30,14 @@ class Labels:
         columns: Dict, name of a label of the whole image to its class names, or `None` for numbers.
         counts: Dict, split to dict of kind of label (`KINDS` and columns) to the number of images
             that have it.
+        advice: Sentence on what to do where a task lacks labels, for messages.
     """
 
     names: tuple[str, ...]
     mask_names: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    advice: str = ""
 
     def metadata(self) -> dict[str, Any]:
         """What a builder remembers of it, ready for JSON."""
@@ -43,6 +45,7 @@ class Labels:
             "mask_names": None if self.mask_names is None else list(self.mask_names),
             "columns": {k: None if v is None else list(v) for k, v in self.columns.items()},
             "counts": {split: dict(kinds) for split, kinds in self.counts.items()},
+            **({"advice": self.advice} if self.advice else {}),
         }
 
 

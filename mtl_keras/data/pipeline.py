@@ -231,6 +231,7 @@ def _partial(builder: Any, split: str, tasks: list, own: dict[str, str]) -> bool
                 raise ValueError(
                     f"task {task.name!r} needs {kind!r}, and no image of split {split!r} is "
                     f"labelled with it; labelled are { ({k: n for k, n in counts.items() if n}) }"
+                    f"{'. ' * ('advice' in metadata)}{metadata.get('advice', '')}"
                 )
             partial |= count < images
     return partial

@@ -5,8 +5,6 @@ Time: 64 minutes on two CPU cores, 19 epochs.
 Result: box AP 0.627, AP50 0.893, IoU background 0.980, nucleus 0.881 on `val`.
 """
 
-import os
-
 import keras
 
 import mtl_keras as mtl
@@ -14,12 +12,7 @@ from mtl_keras.training.recipe import Recipe
 
 
 def data():
-    root = os.path.join(os.environ.get("MTL_KERAS_DATA", "../shared/data"), "nuclei")
-    return mtl.data.from_coco(
-        {split: os.path.join(root, f"{split}.json") for split in ("train", "val")},
-        os.path.join(root, "images"),
-        name="nuclei",
-    )
+    return mtl.data.load("nuclei")
 
 
 def model(builder):
