@@ -130,6 +130,25 @@ class BadLabels(ValueError):
         self.problem = problem
 
 
+def bad_labels(file: Any, line: int | None, kind: str, message: str) -> BadLabels:
+    """An error that concerns a whole file, to be raised under `quarantine` too."""
+    return BadLabels(Problem(str(file), line, kind, message))
+
+
+class Bad(Exception):
+    """Why a label can't be used, for importers to note as a `Problem` of its image.
+
+    Attributes:
+        kind: As that of a `Problem`.
+        file: The file that is wrong, where the one who catches it does not know.
+        line: Number of its line, or `None`.
+    """
+
+    def __init__(self, kind: str, message: str, file: Any = None, line: int | None = None):
+        super().__init__(message)
+        self.kind, self.file, self.line = kind, file, line
+
+
 class Problems:
     """Collects problems, or raises the first one.
 
