@@ -6,7 +6,7 @@ An importer lists `Record`s and opens no more than it must; `Problem`s are what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,17 +154,18 @@ class Problems:
 
     Args:
         on_bad: `"strict"` or `"quarantine"`.
+        listed: Kinds of problems that are collected under `"strict"`, too.
 
     Raises:
         ValueError: If `on_bad` is something else.
     """
 
-    def __init__(self, on_bad: str = "strict"):
+    def __init__(self, on_bad: str = "strict", listed: Collection[str] = ()):
         if on_bad not in ("strict", "quarantine"):
             raise ValueError(
                 f"`on_bad` must be 'strict' or 'quarantine'. Received: on_bad={on_bad!r}"
             )
-        self.on_bad = on_bad
+        self.on_bad, self.listed = on_bad, listed
         self.found: list[Problem] = []
 
     def add(
@@ -181,6 +182,6 @@ class Problems:
             BadLabels: Under `strict`.
         """
         problem = Problem(str(file), line, kind, message, image)
-        if self.on_bad == "strict":
+        if self.on_bad == "strict" and kind not in self.listed:
             raise BadLabels(problem)
         self.found.append(problem)
