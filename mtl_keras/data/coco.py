@@ -34,8 +34,8 @@ def read(
     What becomes of the annotations:
 
     - Class ids are the category ids in increasing order, without gaps. A category that no
-      annotation uses and that others name as their `supercategory` is left out. Repeated names get
-      a number (`"facade"`, `"facade_2"`).
+      annotation uses is left out if others name it as their `supercategory`, or if it is called
+      `background`. Repeated names get a number (`"facade"`, `"facade_2"`).
     - An image that the JSON lists without annotations is known to hold no objects. Images that it
       does not list are not of the set.
     - An object without a segmentation, or with one of fewer than three corners, has no mask.

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mtl_keras.data.coco_files import located
 from mtl_keras.data.coco_json import CocoJson, integer, key_of
-from mtl_keras.data.files import unique_names
+from mtl_keras.data.files import is_background, located, unique_names
 from mtl_keras.data.records import BadLabels, Problem, Problems, Record
 
 
@@ -22,7 +21,8 @@ def categories(
 ) -> tuple[list[dict], list[str]]:
     """The categories in order of the class ids, and their names without repeats.
 
-    A category that is not in `used` and that others name as their `supercategory` is left out.
+    A category that is not in `used` is left out if others name it as their `supercategory`, or if
+    it is called `background`.
 
     Raises:
         BadLabels: If a file lists an id twice, or names one as another file does not.
@@ -49,7 +49,8 @@ def categories(
             for other_key, other in found.items()
             if other_key != key
         )
-        if used is None or key in used or not is_parent:
+        is_nothing = is_parent or is_background(str(category["name"]))
+        if used is None or key in used or not is_nothing:
             kept.append(category)
     names = [str(category["name"]).strip() or f"class_{int(category['id'])}" for category in kept]
     return kept, unique_names(names)
@@ -156,7 +157,7 @@ def _image_record(image: Any, index: int, path: Path, folder: Path) -> Record:
         )
     name = str(image["file_name"])
     file = located(folder, name)
-    if file != folder / name:
+    if file != folder / name and "\\" in name:
         name = name.replace("\\", "/")
     return Record(
         path=file,

@@ -18,6 +18,11 @@ IMAGE_SUFFIXES = frozenset(
 IMAGE_FOLDER = re.compile(r"images?|imgs?|jpegimages|photos|pictures", re.IGNORECASE)
 
 
+def is_background(name: str) -> bool:
+    """Whether a class is background by its name."""
+    return name.strip().lower() in ("background", "_background_", "__background__", "bg")
+
+
 def is_image(name: str) -> bool:
     """Whether a file is an image by the end of its name."""
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
@@ -26,6 +31,14 @@ def is_image(name: str) -> bool:
 def composed(name: str) -> str:
     """A name with composed letters: macOS takes accents apart."""
     return unicodedata.normalize("NFC", name)
+
+
+def located(folder: Path, name: str) -> Path:
+    """The file that labels name, also where the name was written on Windows or on a Mac."""
+    names = [name, name.replace("\\", "/")] if "\\" in name else [name]
+    forms = ("NFC", "NFD") if not name.isascii() else ()
+    names += [unicodedata.normalize(form, one) for one in names for form in forms]
+    return next((path for one in names if (path := folder / one).is_file()), folder / name)
 
 
 def stem_of(name: str) -> str:

@@ -479,7 +479,7 @@ def test_indices_that_are_not_of_vocs_list_are_noticed(folder):
 def spoil(folder, case):
     classes, objects = maps()
     file = folder.root / "SegmentationObject/a.png"
-    if case == "mask without palette":
+    if case == "unknown colour":
         folder.map("Object", "a.png", objects, mode="RGB")
     elif case == "damaged mask":
         # Noise, so that there is something to cut off.
@@ -503,7 +503,7 @@ def spoil(folder, case):
 @pytest.mark.parametrize(
     "case",
     [
-        "mask without palette",
+        "unknown colour",
         "damaged mask",
         "mask of another size",
         "unknown class in mask",

@@ -42,7 +42,8 @@ def read(path: str | os.PathLike, on_bad: str = "strict", masks: str = "auto") -
       folders `train`, `val`, `test` above or below; or `train/` beside `train_masks/`. Without such
       folders all is split `"train"`; but where `ImageSets/Segmentation/` lists train, val or test,
       its lists are the splits.
-    - A mask has the name of its image, perhaps with `_mask`, `_label`, `_gt` or `_seg` after it.
+    - A mask has the name of its image, perhaps with `_mask`, `_label`, `_gt` or `_seg` after it;
+      with it, it may lie beside the image, as `train/a.jpg` and `train/a_mask.png`.
     - An instance a file: `masks/<image>/*.png`, or `<id>/images/<id>.png` and `<id>/masks/*.png`,
       as in the Data Science Bowl of 2018.
 

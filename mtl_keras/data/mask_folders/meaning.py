@@ -68,7 +68,8 @@ def decide(all_seen: Sequence[Seen | None], tables: list[Table], masks: str) -> 
     if masks == "binary":
         return _binary(table, None, filled)
     if masks == "auto" and (of_one or 2 * whites >= len(filled) > 0):
-        return _binary(table, frozenset((1, 255)), filled)
+        found = frozenset().union(*filled)
+        return _binary(table, found & {1, 255}, filled)
     kinds = Counter(s.kind for s in seen)
     return _indices(values, table, ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())))
 

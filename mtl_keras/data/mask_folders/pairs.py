@@ -11,6 +11,7 @@ from mtl_keras.data.mask_folders.places import (
     Item,
     Place,
     image_folder_in,
+    is_mask_of,
     mask_folder_in,
     visible_folders,
 )
@@ -77,7 +78,12 @@ def _paired(place: Place, problems: Problems) -> tuple[list[Item], list[Path]]:
     names, left = image_files(place.images)
     others = [place.images / n for n in left]
     masks: list[str] = []
-    if place.masks is not None:
+    if place.masks == place.images:
+        stems = {stem_of(name) for name in names}
+        masks = [name for name in names if is_mask_of(stem_of(name), stems)]
+        names = [name for name in names if not is_mask_of(stem_of(name), stems)]
+        others = [path for path in others if not TABLE.fullmatch(path.name)]
+    elif place.masks is not None:
         masks, left = image_files(place.masks)
         others += [place.masks / n for n in left if not TABLE.fullmatch(Path(n).name)]
     keys = Counter(stem_of(name) for name in names)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtl_keras.data.files import IMAGE_FOLDER, image_files, is_image, walk
+from mtl_keras.data.files import IMAGE_FOLDER, image_files, is_image, stem_of, walk
 from mtl_keras.data.splits import split_name
 
 _MASK_FOLDER = re.compile(
@@ -72,10 +73,25 @@ def places_of(root: Path) -> tuple[list[Place], list[str]]:
         elif _is_bundles(folder, masks_too=False):
             places.append(Place(split, folder, None, bundles=True))
         elif _holds_image(folder):
-            places.append(Place(split, folder, _only(beside, f"masks of {folder.name!r}")))
+            masks = folder if _is_mixed(folder) else _only(beside, f"masks of {folder.name!r}")
+            places.append(Place(split, folder, masks))
+    if not places and _is_mixed(root):
+        return [Place("train", root, root)], notes
     if all(place.masks is None and not place.bundles for place in places):
         return [], notes
     return places, notes
+
+
+def _is_mixed(folder: Path) -> bool:
+    """Whether images and masks lie together, as `a.jpg` and `a_mask.png`."""
+    names = {stem_of(c.name) for c in folder.iterdir() if is_image(c.name)}
+    return any(is_mask_of(name, names) for name in names)
+
+
+def is_mask_of(name: str, names: Collection[str]) -> bool:
+    """Whether a name without suffix is that of a mask of one of the other names."""
+    image = MASK_SUFFIX.sub("", name)
+    return image != name and image in names
 
 
 def _is_beside(split: str, name: str) -> bool:

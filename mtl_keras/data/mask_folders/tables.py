@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mtl_keras.data.files import list_lines
+from mtl_keras.data.files import is_background, list_lines
 from mtl_keras.data.mask_folders.places import Place
 from mtl_keras.data.records import bad_labels
 
 TABLE = re.compile(
-    r"class_dict\.csv|classes\.(csv|txt)|class_names\.txt|label_colors\.txt|label_?map\.txt|"
+    r"class_dict\.csv|_?classes\.csv|classes\.txt|class_names\.txt|label_colors\.txt|label_?map\.txt|"
     r"labels\.txt",
     re.IGNORECASE,
 )
-_BACKGROUND = frozenset(("background", "_background_", "__background__", "bg"))
 _IGNORED = frozenset(
     ("__ignore__", "_ignore_", "ignore", "ignored", "unlabeled", "unlabelled", "void")
 )
@@ -37,7 +36,7 @@ class Entry:
 
     @property
     def is_background(self) -> bool:
-        return self.name.lower() in _BACKGROUND
+        return is_background(self.name)
 
     @property
     def is_ignored(self) -> bool:
@@ -134,7 +133,7 @@ def _csv_entries(rows: list[tuple[int, str]], bad) -> list[tuple[int, Entry]]:
             "r": ("r", "red"),
             "g": ("g", "green"),
             "b": ("b", "blue"),
-            "value": ("value", "index", "id", "class_id"),
+            "value": ("value", "pixel value", "index", "id", "class_id"),
         }.items()
     }
     colours = [places[c] for c in "rgb"]

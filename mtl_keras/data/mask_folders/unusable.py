@@ -42,7 +42,9 @@ def unusable(path: Path, seen: Seen, reading: Reading) -> tuple[str, str] | None
         return "another kind of mask", (
             "it holds colours, while most masks of the set hold grey values or a palette"
         )
-    if seen.is_lossy and not seen.present <= {255}:
+    # A JPEG may hold white, but nothing as dark as an index: that vanishes.
+    white = reading.kind == "binary" and 255 in (reading.foreground or {255})
+    if seen.is_lossy and not (white and seen.present <= {255}):
         return lossy
     if reading.kind == "binary":
         allowed = seen.present if reading.foreground is None else reading.foreground

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from mtl_keras.data.files import list_lines
+from mtl_keras.data.files import is_background, list_lines
 from mtl_keras.data.records import bad_labels
 from mtl_keras.data.voc.annotations import Xml
+from mtl_keras.data.voc.colours import STANDARD, Colours, stated
 from mtl_keras.data.voc.folders import Item
 from mtl_keras.data.voc.maps import Maps
 
@@ -20,26 +22,30 @@ _NAME_FILES = ("labelmap.txt", "class_names.txt")
 
 def palette_of(
     root: Path, used: set[str], items: list[tuple[Item, Xml | None]], files: list[Path]
-) -> tuple[dict[int, str], bool]:
-    """Index of a class mask to the class ("" for background), and whether a file states them."""
+) -> tuple[dict[int, str], Colours, bool]:
+    """Index of a class mask to the class ("" for background), and whether a file states them.
+
+    Between the two, the indices of the colours of masks in RGB.
+    """
     inside = {p.name.lower(): p for p in sorted(root.iterdir()) if p.is_file()}
     for name in _NAME_FILES:
         if name in inside:
             files.append(inside[name])
-            return _stated(inside[name]), True
+            return *_stated(inside[name]), True
     if not any(item.class_map for item, _ in items):
-        return {}, False
+        return {}, STANDARD, False
     if others := sorted(used - set(NAMES)):
         raise ValueError(
             f"{str(root)!r} has class masks, and classes that are not VOC's ({others[:5]}), but "
             "nothing says which index is which class. Add labelmap.txt, a name a line, in order of "
             "the indices, 'background' first"
         )
-    return dict(enumerate(NAMES, 1)), False
+    return dict(enumerate(NAMES, 1)), STANDARD, False
 
 
-def _stated(file: Path) -> dict[int, str]:
+def _stated(file: Path) -> tuple[dict[int, str], Colours]:
     names: list[str] = []
+    colours: list[tuple[int, int, int] | None] = []
     for i, line in enumerate(list_lines(file), 1):
         name = " ".join(line.split(":")[0].split())
         if not name or name.startswith("#"):
@@ -47,11 +53,14 @@ def _stated(file: Path) -> dict[int, str]:
         if name in names:
             raise bad_labels(file, i, "class named twice", f"{name!r} stands above")
         names.append(name)
+        colour = re.match(r"[^:]*:\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*(:|$)", line)
+        colours.append(None if colour is None else tuple(int(c) for c in colour.groups()[:3]))
     if not names:
         raise bad_labels(file, None, "unreadable list", "it names no class")
-    backgrounds = {"background", "_background_"}
-    start = 0 if backgrounds & {name.lower() for name in names} else 1
-    return {i: "" if name.lower() in backgrounds else name for i, name in enumerate(names, start)}
+    start = 0 if any(map(is_background, names)) else 1
+    palette = {i: "" if is_background(name) else name for i, name in enumerate(names, start)}
+    pairs = tuple((c, i) for i, c in enumerate(colours, start) if c is not None)
+    return palette, stated(pairs) if pairs else STANDARD
 
 
 def check_palette(

@@ -10,6 +10,7 @@ from mtl_keras.data.files import relative
 from mtl_keras.data.records import Bad, Object, Problems, Record, Source
 from mtl_keras.data.voc.annotations import Xml, read_annotation
 from mtl_keras.data.voc.class_names import check_palette, names_of, palette_of
+from mtl_keras.data.voc.colours import STANDARD, Colours
 from mtl_keras.data.voc.folders import Item, items_of, root_of, roots_in, seen_in
 from mtl_keras.data.voc.maps import IGNORED, Maps, class_mask, read_maps, region_mask
 
@@ -41,9 +42,10 @@ def read(path: str | os.PathLike, on_bad: str = "strict") -> Source:
 
     What becomes of the masks in `SegmentationClass/` and `SegmentationObject/`:
 
-    - They are 8-bit palette (or grey) PNGs; the index counts, never the colour. 0 is background,
-      255 is ignored. Index i of a class mask is the i-th class of `labelmap.txt`,
-      `class_names.txt` or VOC's list.
+    - They are 8-bit palette (or grey) PNGs, whose index counts and not the colour; or RGB, as CVAT
+      exports them, whose colours are those that `labelmap.txt` states (`name:r,g,b`), else those of
+      VOC's palette, as always in object masks. Index 0 is background, 255 is ignored. Index i of
+      a class mask is the i-th class of `labelmap.txt`, `class_names.txt` or VOC's list.
     - Index i of an object mask is the i-th object of the XML, if that holds for all indices of the
       image: at least half of the box around the region lies in the object's box, and the class
       mask gives the region most of its pixels in the object's class. Where it does not hold, each
@@ -104,12 +106,12 @@ def read(path: str | os.PathLike, on_bad: str = "strict") -> Source:
                 continue
         read_xml.append((item, xml))
     used = {o.name for _, xml in read_xml if xml for o in xml.objects if o.is_usable}
-    palette, is_stated = palette_of(root, used, read_xml, files)
+    palette, colours, is_stated = palette_of(root, used, read_xml, files)
     masked = []
     for item, xml in read_xml:
         files += [p for p in (item.class_map, item.object_map) if p is not None]
         try:
-            masked.append((item, xml, read_maps(item, xml, palette)))
+            masked.append((item, xml, read_maps(item, xml, palette, colours)))
         except Bad as bad:
             problems.add(bad.file, bad.kind, str(bad), image=item.filename)
     if palette and not is_stated:
@@ -122,7 +124,8 @@ def read(path: str | os.PathLike, on_bad: str = "strict") -> Source:
         mask_names = None
     splits: dict[str, list[Record]] = {item.split: [] for item in items}
     for item, xml, maps in masked:
-        splits[item.split].append(_record(item, xml, maps, root, names, mask_names, palette))
+        record = _record(item, xml, maps, root, names, mask_names, palette, colours)
+        splits[item.split].append(record)
     return Source(
         name=root.resolve().name or "voc",
         layout="voc",
@@ -170,6 +173,7 @@ def _record(
     names: list[str],
     mask_names: list[str] | None,
     palette: dict[int, str],
+    colours: Colours,
 ) -> Record:
     ids = {name: i for i, name in enumerate(names)}
     objects: list[Object] | None = None
@@ -202,9 +206,9 @@ def _record(
         for index, name in palette.items():
             # A class that no image holds has no id.
             table[index] = of_mask[name] + 1 if name in of_mask else 0
-        mask = partial(class_mask, item.class_map, tuple(table))
+        mask = partial(class_mask, item.class_map, tuple(table), colours)
     elif item.object_map is not None and mask_names is None:
-        mask = partial(class_mask, item.object_map, tuple(by_region))
+        mask = partial(class_mask, item.object_map, tuple(by_region), STANDARD)
     return Record(
         path=item.path,
         filename=item.filename,

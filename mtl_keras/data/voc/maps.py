@@ -12,6 +12,7 @@ from mtl_keras.data import segmentations
 from mtl_keras.data.images import open_image
 from mtl_keras.data.records import Bad, Cut, bad_labels
 from mtl_keras.data.voc.annotations import Labelled, Xml
+from mtl_keras.data.voc.colours import STANDARD, Colours, indices_of
 from mtl_keras.data.voc.folders import Item
 
 IGNORED = 255
@@ -37,8 +38,8 @@ class _Region:
     name: str | None
 
 
-def read_maps(item: Item, xml: Xml | None, palette: dict[int, str]) -> Maps:
-    """What the masks of an image hold.
+def read_maps(item: Item, xml: Xml | None, palette: dict[int, str], colours: Colours) -> Maps:
+    """What the masks of an image hold; `colours` are those of classes.
 
     Raises:
         Bad: If they can't be used.
@@ -46,7 +47,7 @@ def read_maps(item: Item, xml: Xml | None, palette: dict[int, str]) -> Maps:
     maps = Maps()
     classes = objects = None
     if item.class_map is not None:
-        classes = _indices(item.class_map)
+        classes = _indices(item.class_map, colours)
         found = np.flatnonzero(np.bincount(classes.ravel(), minlength=256)).tolist()
         maps.classes = set(found) - {0, IGNORED}
         if unknown := maps.classes - palette.keys():
@@ -151,14 +152,16 @@ def region_mask(path: Path, index: int, height: int, width: int) -> Cut | None:
     return segmentations.cut(_fitting(path, height, width) == index)
 
 
-def class_mask(path: Path, table: tuple[int, ...], height: int, width: int) -> np.ndarray:
+def class_mask(
+    path: Path, table: tuple[int, ...], colours: Colours, height: int, width: int
+) -> np.ndarray:
     """Classes of pixels, by a table of all indices."""
-    return np.array(table, np.uint8)[_fitting(path, height, width)]
+    return np.array(table, np.uint8)[_fitting(path, height, width, colours)]
 
 
-def _fitting(path: Path, height: int, width: int) -> np.ndarray:
+def _fitting(path: Path, height: int, width: int, colours: Colours = STANDARD) -> np.ndarray:
     try:
-        indices = _indices(path)
+        indices = _indices(path, colours)
     except Bad as bad:
         raise bad_labels(path, None, bad.kind, str(bad)) from bad
     if indices.shape != (height, width):
@@ -167,24 +170,24 @@ def _fitting(path: Path, height: int, width: int) -> np.ndarray:
     return indices
 
 
-def _indices(path: Path) -> np.ndarray:
-    """Indices of a PNG, uint8 (height, width)."""
+def _indices(path: Path, colours: Colours = STANDARD) -> np.ndarray:
+    """Indices of a PNG, uint8 (height, width); of one in RGB by its colours."""
     stat = path.stat()
-    return _decoded(path, stat.st_mtime_ns, stat.st_size)
+    return _decoded(path, colours, stat.st_mtime_ns, stat.st_size)
 
 
 # The objects of an image are asked for one after the other, all from one file.
 @lru_cache(maxsize=2)
-def _decoded(path: Path, modified: int, size: int) -> np.ndarray:
+def _decoded(path: Path, colours: Colours, modified: int, size: int) -> np.ndarray:
     with path.open("rb") as file:
         head = file.read(26)
     if len(head) < 26 or head[:8] != b"\x89PNG\r\n\x1a\n":
         raise Bad("damaged mask", "it is no PNG", path)
     depth, colour = head[24], head[25]
-    if colour != 3 and (colour, depth) != (0, 8):
+    if colour != 3 and (colour, depth) not in ((0, 8), (2, 8)):
         raise Bad(
             "mask without palette",
-            "it should be an 8-bit PNG with a palette, or grey; colours are not taken for classes",
+            "it should be an 8-bit PNG with a palette, grey or RGB",
             path,
         )
     try:
@@ -192,5 +195,7 @@ def _decoded(path: Path, modified: int, size: int) -> np.ndarray:
             indices = np.array(image)
     except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:
         raise Bad("damaged mask", f"it can't be read: {error}", path) from error
+    if indices.ndim == 3:
+        indices = indices_of(indices, colours, path)
     indices.setflags(write=False)
     return indices

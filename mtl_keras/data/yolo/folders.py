@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mtl_keras.data.files import (
     IMAGE_SUFFIXES,
@@ -146,6 +146,12 @@ def images_in(
     return images
 
 
+def _endings(name: str) -> list[str]:
+    """A path, and then without its first folders, as tools write those of other computers."""
+    parts = PurePosixPath(name).parts
+    return [name, *("/".join(parts[i:]) for i in range(1, len(parts) - 1))]
+
+
 def _listed(
     file: Path, found: Layout, base: Path, problems: Problems
 ) -> list[tuple[Path, Path, int | None]]:
@@ -153,7 +159,11 @@ def _listed(
     for i, line in enumerate(list_lines(file), 1):
         if not (name := line.strip().replace("\\", "/")):
             continue
-        candidates = [Path(os.path.normpath(folder / name)) for folder in (file.parent, found.root)]
+        candidates = [
+            Path(os.path.normpath(folder / one))
+            for one in _endings(name)
+            for folder in (file.parent, found.root)
+        ]
         path = next((c for c in candidates if c.is_file()), None)
         if path is None:
             message = f"there is no image {name!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mtl_keras.data.files import finite, folders_in
+from mtl_keras.data.files import finite, folders_in, located
 
 TXT = frozenset([".txt"])
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
@@ -23,7 +23,7 @@ def label_folders(images: Path) -> list[Path]:
 def label_file(image: Path) -> Path | None:
     """The labels of an image, or `None`."""
     for folder in label_folders(image.parent):
-        file = folder / f"{image.stem}.txt"
+        file = located(folder, f"{image.stem}.txt")
         if file.is_file() and file.name not in NAME_FILES:
             return file
     return None
