@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_keras.data.coco_json import LISTS, CocoJson
+from mtl_keras.data.files import located
 from mtl_keras.data.splits import SPLITS, split_within
 
 _MOST_JSONS = 30  # where more lie in one folder, they are labels of single images
@@ -73,7 +74,7 @@ def jsons_of(path: Any, panoptic: bool = False) -> tuple[dict[str, Path], Path |
         raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
     if path.is_file():
         return {split_within(path.stem) or "train": path}, None
-    jsons = find_jsons(path, panoptic)
+    jsons = find_jsons(path, panoptic) or _named_as_splits(path)
     if not jsons:
         kind = "COCO panoptic" if panoptic else "COCO"
         raise ValueError(
@@ -81,6 +82,12 @@ def jsons_of(path: Any, panoptic: bool = False) -> tuple[dict[str, Path], Path |
             "in a folder a split (train/, val/, test/)"
         )
     return jsons, path
+
+
+def _named_as_splits(folder: Path) -> dict[str, Path]:
+    """JSONs that do not look like COCO's, for an error that says what they lack."""
+    named = [(split_within(p.stem), p) for p in sorted(folder.glob("*.json"), reverse=True)]
+    return {split: path for split, path in named if split is not None}
 
 
 def folders_of(
@@ -144,14 +151,6 @@ def mask_places(json_path: Path) -> list[str]:
     for folder in ("panoptic", "masks", "panoptic_masks", "annotations"):
         places += [*(f"{folder}/{n}" for n in names), *(f"{n}/{folder}" for n in names), folder]
     return [*places, "."]
-
-
-def located(folder: Path, name: str) -> Path:
-    """The file that a JSON names, also where the name was written on Windows."""
-    path = folder / name
-    if "\\" in name and not path.is_file():
-        return folder / name.replace("\\", "/")
-    return path
 
 
 def _split_names(json_path: Path) -> list[str]:

@@ -29,8 +29,8 @@ from mtl_keras.data.records import (
 
 CONVERTER_VERSION = "2"
 QUARANTINE = "quarantine.json"
-# Pillow reads files without them, TensorFlow does not.
-_END_OF_JPEG, _END_OF_PNG = b"\xff\xd9", b"IEND"
+# Pillow reads files without it, TensorFlow does not.
+_END_OF_PNG = b"IEND"
 
 
 def prepare(
@@ -352,8 +352,7 @@ def opened_image(record: Record) -> Opened:
     except (ValueError, OSError) as error:
         raise bad_labels(path, None, "unreadable image", str(error)) from error
     plain = plain and (
-        (kind == "JPEG" and content.endswith(_END_OF_JPEG))
-        or (kind == "PNG" and content[24] == 8 and _END_OF_PNG in content[-16:])
+        kind == "JPEG" or (kind == "PNG" and content[24] == 8 and _END_OF_PNG in content[-16:])
     )
     return Opened(content, plain, pixels, kind, mode, orientation)
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from mtl_keras.data import yolo
-from mtl_keras.data.yolo.labels import upright_size
 from mtl_keras.data.records import BadLabels
+from mtl_keras.data.yolo.labels import upright_size
 
 BOX = "0 0.5 0.5 0.5 0.25\n"
 POLYGON = "1 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n"
