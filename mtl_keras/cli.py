@@ -3,6 +3,7 @@
 What is heavy is imported inside the commands, so that `mtl-keras --help` and `list` are fast.
 """
 
+import enum
 import json
 import os
 import pathlib
@@ -42,6 +43,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Multi-task learning for Keras: find, use, fine-tune and export models.",
 )
+
+
+class OnBad(enum.StrEnum):
+    """What to do with images and labels that can't be used."""
+
+    strict = "strict"
+    quarantine = "quarantine"
+
 
 Model = Annotated[
     str,
@@ -148,11 +157,18 @@ def finetune(
     data: Annotated[
         str,
         typer.Option(
-            help="Folder with train.json in COCO format, images/ and, if there is one, val.json; "
-            'or "digits", the embedded set.'
+            help="Folder of labelled images: COCO, COCO panoptic, Pascal VOC, YOLO, images beside "
+            'masks; or "digits", the embedded set.'
         ),
     ],
     out: Annotated[pathlib.Path, typer.Option(help="Folder to write to.")],
+    on_bad: Annotated[
+        OnBad,
+        typer.Option(
+            help="What to do with images and labels that can't be used: stop at the first, or "
+            "leave them out, say how many, and train on the rest."
+        ),
+    ] = OnBad.strict,
     epochs: Annotated[int, typer.Option(min=1)] = 20,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=0.0, help="The highest.")] = 5e-4,
@@ -166,25 +182,25 @@ def finetune(
 ) -> None:
     """Fine-tune a model on your own images. The same command continues an interrupted run.
 
-    OUT gets model.keras, which the other commands take as --model, and history.csv. Without
-    val.json, a fifth of the images is held out to measure on.
+    OUT gets model.keras, which the other commands take as --model, and history.csv. Without a
+    split val, a fifth of the images is held out to measure on.
     """
-    builder = _builder(data)
+    builder, found = _builder(data, on_bad.value)
 
     from mtl_keras.training.finetune import finetune as run
     from mtl_keras.training.finetune import image_size_for, splits, with_classes
 
-    names = builder.info.features["objects"]["label"].names
     train_split, val_split = splits(builder)
     counts = [builder.info.splits[split].num_examples for split in (train_split, val_split)]
-    held_out = "val.json" if val_split == "val" and data != "digits" else f"split {val_split}"
     typer.echo(
-        f"Classes: {', '.join(names)}\n"
-        f"{counts[0]} images to train on, {counts[1]} held out to measure on ({held_out})"
+        f"{found}\n{counts[0]} images to train on, {counts[1]} held out to measure on "
+        f"(split {val_split})"
     )
     network = _load(model)
     size = (image_size, image_size) if image_size else image_size_for(builder, network.image_size)
-    network = with_classes(network, names, size)
+    names = builder.info.features["objects"]["label"].names
+    mask_names = (builder.info.metadata or {}).get("mask_names")
+    network = with_classes(network, names, size, mask_names)
     typer.echo(f"Images are fitted into {size[0]} x {size[1]} pixels")
     metrics = run(network, builder, out, epochs, batch_size, learning_rate)
     table = Table("metric", "value", title=f"On the {counts[1]} images held out")
@@ -234,23 +250,32 @@ def _load(name: str) -> Any:
         return model
 
 
-def _builder(data: str) -> Any:
+def _builder(data: str, on_bad: str) -> tuple[Any, str]:
+    """The set, and what was found: its layout, images by split, classes."""
+    import warnings
+
     from mtl_keras import data as sources
 
     if data == "digits":
-        return sources.digits()
-    folder = pathlib.Path(data)
-    if not (folder / "train.json").is_file():
-        raise FileNotFoundError(
-            f"`--data` must be 'digits' or a folder with train.json (COCO format) and images/; "
-            f"there is no file {str(folder / 'train.json')!r}"
-        )
-    jsons = {
-        split: folder / f"{split}.json"
-        for split in ("train", "val")
-        if (folder / f"{split}.json").is_file()
-    }
-    return sources.from_coco(jsons, folder / "images")
+        builder, layout = sources.digits(), "digits"
+    else:
+        from mtl_keras.data.from_folder import read_folder
+        from mtl_keras.data.importing import prepare
+
+        source = read_folder(data, on_bad=on_bad)
+        layout = source.layout
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            builder = prepare(source, on_bad=on_bad)
+        for warning in caught:
+            _console().print(f"Warning: {warning.message}", style="yellow", markup=False)
+    splits = ", ".join(f"{s} {i.num_examples}" for s, i in builder.info.splits.items())
+    names = builder.info.features["objects"]["label"].names
+    found = f"Layout: {layout}\nImages: {splits}\nClasses: {', '.join(names) or 'none of objects'}"
+    mask_names = (builder.info.metadata or {}).get("mask_names")
+    if mask_names is not None and list(mask_names) != list(names):
+        found += f"\nClasses of pixels: {', '.join(mask_names)}"
+    return builder, found
 
 
 def _stems(images: list[pathlib.Path], out: pathlib.Path) -> list[str]:

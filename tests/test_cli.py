@@ -197,6 +197,7 @@ def test_finetune(saved, coco, tmp_path):
     result = run("finetune", "--model", saved, *common)
     assert result.exit_code == 0, result.output
     assert "8 images to train on, 2 held out" in result.output and "low, high" in result.output
+    assert "Layout: coco" in result.output and "Images: train 10" in result.output
     assert "detection_AP" in result.output
     rows = history(out)
     assert [row["epoch"] for row in rows] == ["0", "1"]
@@ -231,7 +232,7 @@ def test_finetune_with_val_continues_where_it_was_interrupted(saved, coco, tmp_p
         patch.setattr(keras.callbacks.CSVLogger, "on_epoch_begin", interrupt)
         result = run(*arguments, "--epochs", 3)
     assert result.exit_code != 0 and not (out / "model.keras").exists()
-    assert "4 images to train on, 3 held out" in result.output and "val.json" in result.output
+    assert "4 images to train on, 3 held out" in result.output and "split val" in result.output
 
     refused(run(*arguments, "--epochs", 5), "epochs", "(3, 5)")
     result = run(*arguments, "--epochs", 3)
@@ -242,11 +243,68 @@ def test_finetune_with_val_continues_where_it_was_interrupted(saved, coco, tmp_p
 
 def test_finetune_refuses_what_is_no_data(saved, coco, tmp_path):
     common = ("finetune", "--model", saved, "--out", tmp_path / "out", "--data")
-    refused(run(*common, tmp_path), "train.json")
+    refused(run(*common, tmp_path), "none of the layouts", "holds")
+    refused(run(*common, tmp_path / "nowhere"), "no folder", "nowhere")
     data = coco("train", 1)
     refused(run(*common, data), "val", "1 image")
     (data / "images" / "train0.png").unlink()
     refused(run(*common, data), "train0.png")
+
+
+def yolo(folder, polygons=True):
+    """A folder of YOLO, with a split `valid` as Roboflow calls it, and one image that is broken."""
+    shape = "0.2 0.2 0.6 0.2 0.6 0.7 0.2 0.7" if polygons else "0.4 0.45 0.4 0.5"
+    for split, count in (("train", 3), ("valid", 2)):
+        (folder / split / "labels").mkdir(parents=True)
+        for i in range(count):
+            picture(folder / split / "images" / f"{i}.png", 64, 64, seed=i)
+            (folder / split / "labels" / f"{i}.txt").write_text(f"1 {shape}\n")
+    (folder / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['low', 'high']\n"
+    )
+    (folder / "train" / "images" / "2.png").write_bytes(b"")
+    return folder
+
+
+def test_finetune_takes_any_layout_and_quarantines(saved, tmp_path, monkeypatch):
+    from mtl_keras.training import finetune
+
+    given = {}
+
+    def trained(model, builder, *arguments):
+        given.update(model=model, builder=builder)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(finetune, "finetune", trained)
+    data = yolo(tmp_path / "my set")
+    common = ("finetune", "--model", saved, "--out", tmp_path / "out", "--data", data)
+    refused(run(*common), "2.png", "0 bytes")
+    assert not given
+    result = run(*common, "--on-bad", "quarantine")
+    assert result.exit_code == 0, result.output
+    for part in ("Layout: yolo", "Images: train 2, val 2", "Classes: low, high", "split val"):
+        assert part in result.output
+    assert "Warning: 1 problem" in result.output and "2.png" in result.output
+    assert [task.num_classes for task in given["model"].tasks] == [2, 3]
+    assert given["builder"].info.splits["train"].num_examples == 2
+    assert run(*common, "--on-bad", "skip").exit_code == 2
+
+
+def test_finetune_says_which_labels_are_missing(saved, tmp_path):
+    boxes = yolo(tmp_path / "boxes", polygons=False)
+    (boxes / "train" / "images" / "2.png").unlink()
+    (boxes / "train" / "labels" / "2.txt").unlink()
+    common = ("finetune", "--model", saved, "--out", tmp_path / "out", "--data")
+    refused(run(*common, boxes), "'segmentation' needs 'mask'")
+    for name in ("a", "b", "c", "d", "e"):
+        picture(tmp_path / "masks" / "images" / f"{name}.png")
+        mask = np.zeros((40, 56), "uint8")
+        mask[5:20, 5:20] = 255
+        (tmp_path / "masks" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / "masks" / "masks" / f"{name}.png")
+    result = run(*common, tmp_path / "masks")
+    refused(result, "'detection'", "no boxes")
+    assert "Classes of pixels: foreground" in result.output
 
 
 def test_classes_that_are_the_same_keep_their_heads():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class Labels:
         counts: Dict, split to dict of kind of label (`KINDS` and columns) to the number of images
             that have it.
         advice: Sentence on what to do where a task lacks labels, for messages.
+        images: Dict, split to the number of all images, before any is left out.
     """
 
     names: tuple[str, ...]
@@ -38,12 +41,14 @@ class Labels:
     columns: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     advice: str = ""
+    images: Mapping[str, int] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
         """What a builder remembers of it, ready for JSON."""
         return {
             "mask_names": None if self.mask_names is None else list(self.mask_names),
             "columns": {k: None if v is None else list(v) for k, v in self.columns.items()},
+            "images": dict(self.images),
             "counts": {split: dict(kinds) for split, kinds in self.counts.items()},
             **({"advice": self.advice} if self.advice else {}),
         }
@@ -167,6 +172,10 @@ def paint_instances(
     return canvas
 
 
+class NoExamples(Exception):
+    """Says that no split of a set has an example."""
+
+
 def prepare(
     name: str,
     fingerprint: str,
@@ -174,54 +183,92 @@ def prepare(
     splits: Mapping[str, tuple[int, Callable[[], Iterator[tuple[Any, dict]]]]],
     data_dir: str | None,
     description: str,
+    finish: Callable[[Path], None] | None = None,
 ) -> Any:
     """Prepare a TFDS set once; find it again by its fingerprint.
+
+    It is made in a folder of its own and then moved, so that an interruption leaves nothing that
+    looks like a set, and several processes may prepare the same one.
 
     Args:
         name: name of the set; characters other than letters, digits and `_` become `_`.
         fingerprint: text that changes whenever the data or its conversion does.
         names: class names in the order of the class ids, or all that images are labelled with.
         splits: for each split its number of images and a function that yields `(key, example)`
-            pairs.
+            pairs. A split whose function yields nothing is left out.
         data_dir: folder of the prepared sets, `None` for TFDS's default.
         description: what the set is.
+        finish: called with the folder of the set before it is moved, to write more into it.
 
     Returns:
         A prepared TFDS builder.
+
+    Raises:
+        NoExamples: if no split has an example.
     """
     import tensorflow_datasets as tfds
 
     labels = names if isinstance(names, Labels) else Labels(tuple(names))
 
-    def make() -> Any:
+    def make(root: str | Path | None, some: Collection[str]) -> Any:
         config = tfds.core.BuilderConfig(name=fingerprint, version=VERSION)
         return _builder_class(config, labels.metadata())(
             name=slug(name),
             config=config,
             version=VERSION,
             features=features(labels),
-            split_datasets={split: _Examples(generate) for split, (_, generate) in splits.items()},
-            data_dir=None if data_dir is None else str(Path(data_dir).expanduser()),
+            split_datasets={split: _Examples(splits[split][1]) for split in some},
+            data_dir=None if root is None else str(Path(root).expanduser()),
             description=description,
         )
 
-    builder = make()
+    def prepared(root: Path, some: list[str]) -> Any:
+        smallest = min(splits[split][0] for split in some)
+        config = tfds.download.DownloadConfig(num_shards=max(1, min(8, smallest // 16)))
+        builder = make(root, some)
+        builder.download_and_prepare(download_config=config)
+        return builder
+
+    builder = make(data_dir, splits)
+    folder = Path(builder.data_dir)
     if _is_complete(builder, splits):
         return builder
-    if Path(builder.data_dir).exists():  # left by an interrupted copy or an older crash
-        import shutil
-
-        shutil.rmtree(builder.data_dir)
-        builder = make()
-    smallest = min(count for count, _ in splits.values())
-    config = tfds.download.DownloadConfig(num_shards=max(1, min(8, smallest // 16)))
+    if not splits:
+        raise NoExamples
+    staging = folder.parent / f".incomplete-{uuid.uuid4().hex}"
     try:
-        builder.download_and_prepare(download_config=config)
-    except OSError:
-        builder = make()  # another process may have prepared the same set meanwhile
-        if not _is_complete(builder, splits):
-            raise
-    return builder
+        try:
+            made = prepared(staging, list(splits))
+        except AssertionError:
+            # TFDS makes no split without examples.
+            some = [split for split, (_, generate) in splits.items() if next(generate(), None)]
+            if not some:
+                raise NoExamples from None
+            if len(some) == len(splits):
+                raise
+            made = prepared(staging, some)
+        if finish is not None:
+            finish(Path(made.data_dir))
+        _move(Path(made.data_dir), folder, lambda: _is_complete(make(data_dir, splits), splits))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return make(data_dir, splits)
+
+
+def _move(made: Path, folder: Path, is_there: Callable[[], bool]) -> None:
+    """Moves a prepared set to its place, unless another process was faster."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for last in (False, True):
+        if is_there():
+            return
+        if folder.exists():  # what an interrupted copy left
+            folder.rename(made.with_name("broken"))
+        try:
+            made.rename(folder)
+            return
+        except OSError:
+            if last:
+                raise
 
 
 def slug(name: str) -> str:
@@ -268,8 +315,8 @@ def _is_complete(builder: Any, splits: Mapping[str, tuple[int, Any]]) -> bool:
         return False
     for split, (count, _) in splits.items():
         info = builder.info.splits.get(split)
-        if info is None or info.num_examples != count - len(left_out.get(split, ())):
+        if (info.num_examples if info else 0) != count - len(left_out.get(split, ())):
             return False
-        if not all(Path(path).exists() for path in info.filepaths):
+        if info and not all(Path(path).exists() for path in info.filepaths):
             return False
     return True

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mtl_keras.data import builder as builder_lib
-from mtl_keras.data import segmentations
-from mtl_keras.data.coco_json import (
-    Bad,
-    CocoJson,
-    box_problem,
-    categories,
-    corners,
-    find_jsons,
-    flag,
-    folders_of,
-    image_records,
-    jsons_of,
-    key_of,
-)
-from mtl_keras.data.images import exif_orientation, open_image, pil_to_rgb
-from mtl_keras.data.records import Cut, Object, Problems, Record, Source
-
-CONVERTER_VERSION = "1"
+from mtl_keras.data import importing, segmentations
+from mtl_keras.data.coco_entries import categories, image_records
+from mtl_keras.data.coco_files import find_jsons, folders_of, jsons_of
+from mtl_keras.data.coco_json import CocoJson, box_problem, corners, flag, key_of
+from mtl_keras.data.records import Bad, Cut, Object, Problems, Record, Source
 
 PathLike = str | os.PathLike
 
@@ -51,8 +34,8 @@ def read(
     What becomes of the annotations:
 
     - Class ids are the category ids in increasing order, without gaps. A category that no
-      annotation uses and that others name as their `supercategory` is left out. Repeated names get
-      a number (`"facade"`, `"facade_2"`).
+      annotation uses is left out if others name it as their `supercategory`, or if it is called
+      `background`. Repeated names get a number (`"facade"`, `"facade_2"`).
     - An image that the JSON lists without annotations is known to hold no objects. Images that it
       does not list are not of the set.
     - An object without a segmentation, or with one of fewer than three corners, has no mask.
@@ -112,14 +95,7 @@ def read(
         assert [problem.kind for problem in source.problems] == ["box outside"]
         ```
     """
-    problems = Problems(on_bad)
-    jsons, root = jsons_of(path)
-    parsed = {split: CocoJson.read(one) for split, one in jsons.items()}
-    source, suspects = _source(parsed, folders_of(parsed, images, root), problems)
-    if root is not None:
-        source.name = root.resolve().name
-    _leave_out(source, suspects, parsed, problems)
-    return source
+    return _read(path, images, Problems(on_bad))
 
 
 def recognise(path: PathLike) -> str | None:
@@ -157,6 +133,7 @@ def from_coco(
     images: PathLike | Mapping[str, PathLike],
     name: str | None = None,
     data_dir: PathLike | None = None,
+    on_bad: str = "strict",
 ) -> Any:
     """Import images annotated in COCO's JSON format; prepared once, found again afterwards.
 
@@ -164,17 +141,15 @@ def from_coco(
     JSON files, of the images' names, sizes and modification times, and of this converter. A second
     call with the same data returns at once; a call with changed data prepares a new set.
 
-    What becomes of the annotations:
+    What becomes of the annotations is said at `mtl_keras.data.coco.read`; and:
 
-    - Class ids are the category ids in increasing order, without gaps. A category that no
-      annotation uses and that others name as their `supercategory` is left out. Repeated names get
-      a number (`"facade"`, `"facade_2"`).
-    - Segmentations may be polygons, compressed RLE or uncompressed RLE. They are painted into one
-      map of instances, large ones first, so that small ones that lie on them stay visible. An
-      object without a segmentation keeps its box but has no pixels in that map (and so none in
-      segmentation masks); a warning counts these.
+    - Segmentations are painted into one map of instances, large ones first, so that small ones
+      that lie on them stay visible. An object without a segmentation keeps its box; if other
+      objects of its image have one, pixels of its box that none of them covers are ignored, neither
+      object nor background. A warning counts such objects.
     - An annotation without `bbox` gets the box around its segmentation. Boxes are clipped to the
-      image; those of no area afterwards are left out, and a warning counts and names them.
+      image; those of no area afterwards are left out, also under `"strict"`, since there is nothing
+      to learn from them: a warning counts them, and `quarantined` lists them.
     - Images without annotations stay. `iscrowd` is kept.
     - Files that are plain 8-bit RGB JPEG or PNG are stored as they are, others as 8-bit RGB PNG
       (see `read_image`). Of an image turned by its EXIF orientation, the upright form is stored,
@@ -186,16 +161,21 @@ def from_coco(
         name: name of the set; by default that of the folder that holds the JSON.
         data_dir: where prepared sets are kept, by default TFDS's own folder
             (`~/tensorflow_datasets`).
+        on_bad: what to do with what can't be used: `"strict"` stops at the first and names it;
+            `"quarantine"` leaves such images out, and `quarantined` lists them.
 
     Returns:
-        A prepared TFDS builder with the features `image` (uint8 RGB), `image/filename`, `image/id`,
-        `objects` (a sequence of `bbox`, float32 xyxy in pixels; `label`; `is_crowd`) and
-        `instances` (uint16, 0 where there is no object, i + 1 where `objects[i]` lies). The names
-        of the classes are `builder.info.features["objects"]["label"].names`.
+        A prepared TFDS builder with the features of `mtl_keras.data.builder.features`: `image`
+        (uint8 RGB), `image/filename`, `image/id`, `objects` (a sequence of `bbox`, float32 xyxy in
+        pixels; `label`; `is_crowd`), `instances` (uint16: 0 where there is no object, i + 1 where
+        `objects[i]` lies, 65535 where nobody knows) and `labelled`. The names of the classes are
+        `builder.info.features["objects"]["label"].names`.
 
     Raises:
         FileNotFoundError: if a JSON, an image folder or an image is missing.
-        ValueError: if a JSON cannot be read, lacks a part, or contradicts itself or the images.
+        BadLabels: under `"strict"`, for the first problem; for an unreadable JSON, always. It is a
+            `ValueError`.
+        ValueError: if `json` and `images` are of different splits, or no image is left.
 
     Reference:
         Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
@@ -229,50 +209,56 @@ def from_coco(
                 f"`json` should be a path or a dict of paths, got {type(path).__name__} for "
                 f"{split!r}"
             )
-    parsed = {split: CocoJson.read(Path(path)) for split, path in jsons.items()}
-    # Objects whose box has no area stay: the examples leave them out, and say so.
-    source, _ = _source(parsed, folders_of(parsed, images), Problems("strict"))
+    source = _read(jsons, images, Problems(on_bad, _EMPTY))
     source.name = name or source.name
-    return _prepare(source, parsed, data_dir)
+    builder = importing.prepare(source, data_dir, on_bad, _EMPTY)
+    objects = [o for records in source.splits.values() for r in records for o in r.objects]
+    without = [o for o in objects if o.mask is None]
+    if without and len(without) < len(objects):
+        warnings.warn(
+            f"{len(without)} of {len(objects)} annotations of the set {source.name!r} have no "
+            f"segmentation of any area, the first is {without[0].where}; they keep their boxes, "
+            "and masks are ignored where they lie",
+            stacklevel=2,
+        )
+    return builder
 
 
-# An object whose box may be wrong: its split, its record, itself, index of its annotation.
-_Suspect = tuple[str, Record, Object, int]
+# Kinds of problems of objects from which there is nothing to learn.
+_EMPTY = ("box without area", "box outside")
 
 
-def _source(
-    parsed: dict[str, CocoJson], folders: dict[str, Path], problems: Problems
-) -> tuple[Source, list[_Suspect]]:
-    """All records, and objects whose box has no area, which are still among them."""
+def _read(path: Any, images: Any, problems: Problems) -> Source:
+    jsons, root = jsons_of(path)
+    parsed = {split: CocoJson.read(one) for split, one in jsons.items()}
+    folders = folders_of(parsed, images, root)
     used = set()
     for coco in parsed.values():
         entries = (a for a in coco.annotations if isinstance(a, dict))
         used |= coco.category_ids() & {key_of(a.get("category_id")) for a in entries}
     kept, names = categories(parsed.values(), used)
     class_of = {int(category["id"]): i for i, category in enumerate(kept)}
-    splits, suspects = {}, []
-    for split, coco in parsed.items():
-        splits[split], found = _records(coco, folders[split], class_of, problems)
-        suspects += [(split, *one) for one in found]
     first = next(iter(parsed.values())).path
-    source = Source(
-        name=first.resolve().parent.name or "coco",
+    return Source(
+        name=(first.parent if root is None else root).resolve().name or "coco",
         layout="coco",
         names=names,
-        splits=splits,
+        splits={
+            split: _records(coco, folders[split], class_of, problems)
+            for split, coco in parsed.items()
+        },
         problems=problems.found,
         files=[coco.path for coco in parsed.values()],
     )
-    return source, suspects
 
 
 def _records(
     coco: CocoJson, folder: Path, class_of: dict[int, int], problems: Problems
-) -> tuple[list[Record], list[tuple[Record, Object, int]]]:
+) -> list[Record]:
     records, gone = image_records(coco, folder, problems)
     class_of = {key: class_of[key] for key in coco.category_ids() if key in class_of}
     spoiled: set[int] = set()
-    suspects: list[tuple[Record, Object, int]] = []
+    first_of: dict[Any, int] = {}
     for record in records.values():
         record.objects = []
     for i, annotation in enumerate(coco.annotations):
@@ -286,52 +272,56 @@ def _records(
         if record is None and image_id in gone:
             continue
         where = f"annotations[{i}]"
-        if isinstance(annotation, dict) and annotation.get("id") is not None:
+        if not lacking and annotation.get("id") is not None:
             where = f"annotation {annotation['id']}"
+        whole = True
         try:
             if lacking:
-                where = f"annotations[{i}]"
                 raise Bad("bad annotation", f"lacks {', '.join(lacking)}: {annotation!r:.200}")
             if record is None:
                 message = f"has the unknown image id {annotation['image_id']!r:.100}"
                 raise Bad("unknown image id", message)
             item = _object(annotation, record, class_of, coco)
+            item.where = where
+            wrong = None if item.box is None else box_problem(item.box, record.size)
+            if wrong is not None:
+                whole = wrong[0] == "reversed box"
+                raise Bad(*wrong)
+            if _is_repeated(annotation, i, first_of, coco):
+                whole = False
+                raise Bad("repeated annotation", "is written twice; one of them is left out")
+            record.objects.append(item)
         except Bad as bad:
             filename = None if record is None else record.filename
             of_image = "" if record is None or lacking else f" (image {filename!r})"
             message, line = f"{where}{of_image} {bad}", coco.line("annotations", i)
-            problems.add(coco.path, bad.kind, message, line, filename)
-            spoiled.add(image_id)
-            continue
-        item.where = where
-        record.objects.append(item)
-        if item.box is not None and box_problem(item.box, record.size):
-            suspects.append((record, item, i))
+            problems.add(coco.path, bad.kind, message, line, filename if whole else None)
+            if whole:
+                spoiled.add(image_id)
     with_masks = any(o.mask is not None for r in records.values() for o in r.objects)
     for record in records.values():
         masks = [item.mask is not None for item in record.objects]
         record.has_masks = any(masks) if masks else with_masks
-    return [r for key, r in records.items() if key not in spoiled], suspects
+    return [r for key, r in records.items() if key not in spoiled]
 
 
-def _leave_out(
-    source: Source, suspects: list[_Suspect], parsed: dict[str, CocoJson], problems: Problems
-) -> None:
-    """Takes out objects whose box has no area; of a reversed box, the image."""
-    for split, record, item, index in suspects:
-        coco = parsed[split]
-        kind, message = box_problem(item.box, record.size)
-        reversed_box = kind == "reversed box"
-        problems.add(
-            coco.path,
-            kind,
-            f"{item.where} (image {record.filename!r}) {message}",
-            coco.line("annotations", index),
-            record.filename if reversed_box else None,
-        )
-        record.objects = [other for other in record.objects if other is not item]
-        if reversed_box:
-            source.splits[split] = [r for r in source.splits[split] if r is not record]
+def _is_repeated(annotation: dict, index: int, first_of: dict[Any, int], coco: CocoJson) -> bool:
+    """Whether an annotation is the same as an earlier one, id and all.
+
+    Raises:
+        Bad: If one of the same id is another.
+    """
+    if annotation.get("id") is None:
+        return False
+    first = first_of.setdefault(key_of(annotation["id"]), index)
+    if first == index:
+        return False
+    if coco.annotations[first] == annotation:
+        return True
+    raise Bad(
+        "repeated annotation id",
+        f"has the id of annotations[{first}], which is another; ids should differ",
+    )
 
 
 def _object(annotation: dict, record: Record, class_of: dict[int, int], coco: CocoJson) -> Object:
@@ -381,121 +371,3 @@ def _mask(
             f"{list(size)} (height, width)"
         )
     return mask
-
-
-# === From records to examples ===
-
-
-def _prepare(source: Source, parsed: dict[str, CocoJson], data_dir: PathLike | None) -> Any:
-    digest = hashlib.sha256(f"coco {CONVERTER_VERSION} {builder_lib.VERSION}".encode())
-    for split, records in sorted(source.splits.items()):
-        digest.update(f"{split} {parsed[split].sha256}".encode())
-        for record in records:
-            stat = record.path.stat()
-            digest.update(f"{record.filename}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-            if len(record.objects) > builder_lib.MAX_OBJECTS:
-                raise ValueError(
-                    f"image {record.filename!r} has {len(record.objects)} objects; at most "
-                    f"{builder_lib.MAX_OBJECTS} can be stored"
-                )
-    return builder_lib.prepare(
-        name=source.name,
-        fingerprint=digest.hexdigest()[:20],
-        names=source.names,
-        splits={s: (len(r), _generator(r, parsed[s].path)) for s, r in source.splits.items()},
-        data_dir=None if data_dir is None else os.fspath(data_dir),
-        description="Images with boxes and instances, imported from COCO JSON.",
-    )
-
-
-def _generator(records: list[Record], json_path: Path) -> Any:
-    def generate() -> Iterator[tuple[int, dict]]:
-        without_area: list[str] = []
-        without_mask = total = 0
-        for record in records:
-            encoded, width, height = _encoded_image(record, json_path)
-            boxes, labels, crowd, masks = [], [], [], []
-            for item in record.objects:
-                try:
-                    mask = None if item.mask is None else item.mask(height, width)
-                except ValueError as error:
-                    raise ValueError(
-                        f"{str(json_path)!r}: {item.where} (image {record.filename!r}) has {error}"
-                    ) from error
-                box = _clipped_box(item.box, mask, height, width)
-                if box is None:
-                    number = item.where.removeprefix("annotation ")
-                    without_area.append(f"{number} ({record.filename})")
-                    continue
-                total += 1
-                without_mask += mask is None
-                boxes.append(box)
-                labels.append(item.label)
-                crowd.append(item.is_crowd)
-                masks.append(mask)
-            yield (
-                record.image_id,
-                builder_lib.example(
-                    encoded,
-                    record.filename,
-                    record.image_id,
-                    np.array(boxes, np.float32),
-                    labels,
-                    crowd,
-                    builder_lib.paint_instances((height, width), masks, crowd),
-                ),
-            )
-        if without_area:
-            shown = ", ".join(without_area[:5]) + (", …" if len(without_area) > 5 else "")
-            warnings.warn(
-                f"{str(json_path)!r}: {len(without_area)} annotations were left out, because "
-                f"their boxes "
-                f"have no area inside the image: {shown}",
-                stacklevel=2,
-            )
-        if without_mask:
-            warnings.warn(
-                f"{str(json_path)!r}: {without_mask} of {total} annotations have no segmentation "
-                f"of any "
-                "area; they keep their boxes, but segmentation masks hold background there",
-                stacklevel=2,
-            )
-
-    return generate
-
-
-def _encoded_image(record: Record, json_path: Path) -> tuple[bytes, int, int]:
-    """The file's own bytes where all decoders read them alike, else a PNG; width and height."""
-    content = record.path.read_bytes()
-    with open_image(record.path) as image:
-        orientation = exif_orientation(image)
-        plain = orientation == 1 and image.mode == "RGB" and "transparency" not in image.info
-        plain = plain and (image.format == "JPEG" or (image.format == "PNG" and content[24] == 8))
-        upright = image.size if orientation < 5 else image.size[::-1]
-        stated = upright if record.size is None else record.size[::-1]
-        if stated not in (upright, image.size):
-            raise ValueError(
-                f"the image {str(record.path)!r} is {upright[0]} x {upright[1]} pixels (width x "
-                f"height), "
-                f"but {str(json_path)!r} says {stated[0]} x {stated[1]}; the boxes would not fit it"
-            )
-        pixels = pil_to_rgb(image, f"the image {str(record.path)!r}", upright=stated == upright)
-    if not plain:
-        content = builder_lib.png_bytes(pixels)
-    return content, pixels.shape[1], pixels.shape[0]
-
-
-def _clipped_box(
-    box: tuple[float, float, float, float] | None,
-    mask: Cut | None,
-    height: int,
-    width: int,
-) -> list[float] | None:
-    """The box as xyxy inside the image; `None` if it has no area there."""
-    if box is None:
-        if mask is None:
-            return None
-        top, left, pixels = mask
-        return [left, top, left + pixels.shape[1], top + pixels.shape[0]]
-    x1, y1, x2, y2 = max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)
-    return [x1, y1, x2, y2] if x2 > x1 and y2 > y1 else None

@@ -11,24 +11,12 @@ from typing import Any
 import numpy as np
 
 from mtl_keras.data import segmentations
-from mtl_keras.data.coco_json import (
-    Bad,
-    CocoJson,
-    box_problem,
-    categories,
-    corners,
-    find_jsons,
-    flag,
-    folders_of,
-    image_records,
-    integer,
-    jsons_of,
-    key_of,
-    located,
-    mask_places,
-)
+from mtl_keras.data.coco_entries import categories, image_records
+from mtl_keras.data.coco_files import find_jsons, folders_of, jsons_of, mask_places
+from mtl_keras.data.coco_json import CocoJson, box_problem, corners, flag, integer, key_of
+from mtl_keras.data.files import located
 from mtl_keras.data.images import open_image
-from mtl_keras.data.records import Cut, Object, Problems, Record, Source
+from mtl_keras.data.records import Bad, Cut, Object, Problems, Record, Source
 
 VOID = 255
 MOST_CLASSES = 254

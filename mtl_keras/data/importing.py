@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,28 @@ import numpy as np
 
 from mtl_keras.data import builder as builder_lib
 from mtl_keras.data.images import exif_orientation, open_image, pil_to_rgb
-from mtl_keras.data.records import BadLabels, Cut, Object, Problem, Problems, Record, Source
+from mtl_keras.data.records import (
+    BadLabels,
+    Cut,
+    Object,
+    Problem,
+    Problems,
+    Record,
+    Source,
+    bad_labels,
+)
 
-CONVERTER_VERSION = "1"
+CONVERTER_VERSION = "2"
 QUARANTINE = "quarantine.json"
+# Pillow reads files without it, TensorFlow does not.
+_END_OF_PNG = b"IEND"
 
 
 def prepare(
-    source: Source, data_dir: str | os.PathLike | None = None, on_bad: str = "strict"
+    source: Source,
+    data_dir: str | os.PathLike | None = None,
+    on_bad: str = "strict",
+    listed: Collection[str] = (),
 ) -> Any:
     """Prepares a set once, and finds it again by the content of its labels and images.
 
@@ -31,6 +46,7 @@ def prepare(
         data_dir: Folder of prepared sets, by default TFDS's own.
         on_bad: `"strict"`: the first image or annotation that can't be used is raised.
             `"quarantine"`: such images are left out and listed, see `quarantined`.
+        listed: Kinds of problems that are listed under `"strict"`, too.
 
     Returns:
         A prepared TFDS builder, see `mtl_keras.data.builder.features`.
@@ -39,37 +55,52 @@ def prepare(
         BadLabels: Under `"strict"`.
         ValueError: If no image is left, or `on_bad` is something else.
     """
-    problems = Problems(on_bad)
-    problems.found = list(source.problems)
     left_out: dict[str, list[str]] = {split: [] for split in source.splits}
+    by_split = {split: Problems(on_bad, listed) for split in source.splits}
     splits = {
-        split: (len(records), _generator(source, split, problems, left_out[split]))
+        split: (len(records), _generator(source, split, by_split[split], left_out[split]))
         for split, records in source.splits.items()
         if records
     }
-    if not splits:
-        raise ValueError(f"the set {source.name!r} ({source.layout}) has no image that can be used")
-    builder = builder_lib.prepare(
-        name=source.name,
-        fingerprint=fingerprint(source, on_bad),
-        names=labels_of(source),
-        splits=splits,
-        data_dir=None if data_dir is None else os.fspath(data_dir),
-        description=f"Images with labels, imported from {source.layout}.",
-    )
-    folder = Path(builder.data_dir)
-    if problems.found and not (folder / QUARANTINE).exists():
-        listed = [dataclasses.asdict(problem) for problem in problems.found]
-        (folder / QUARANTINE).write_text(json.dumps(listed, indent=1), "utf-8")
-        (folder / builder_lib.LEFT_OUT).write_text(json.dumps(left_out), "utf-8")
+
+    def all_found() -> list[Problem]:
+        return [*source.problems, *(p for one in by_split.values() for p in one.found)]
+
+    def note(folder: Path) -> None:
+        if found := all_found():
+            content = json.dumps([dataclasses.asdict(problem) for problem in found], indent=1)
+            (folder / QUARANTINE).write_text(content, "utf-8")
+            (folder / builder_lib.LEFT_OUT).write_text(json.dumps(left_out), "utf-8")
+
+    try:
+        builder = builder_lib.prepare(
+            name=source.name,
+            fingerprint=fingerprint(source, on_bad, listed),
+            names=labels_of(source),
+            splits=splits,
+            data_dir=None if data_dir is None else os.fspath(data_dir),
+            description=f"Images with labels, imported from {source.layout}.",
+            finish=note,
+        )
+    except builder_lib.NoExamples:
+        found = all_found()
+        first = f". {_counted(found)}. The first: {found[0]}" if found else ""
+        raise ValueError(
+            f"the set {source.name!r} ({source.layout}) has no image that can be used{first}"
+        ) from None
     if found := quarantined(builder):
         warnings.warn(
-            f"{len(found)} problem{'s' * (len(found) > 1)} in the set {source.name!r}; what it "
-            "concerns is left out. "
-            f"mtl_keras.data.quarantined(builder) lists them. The first: {found[0]}",
+            f"{_counted(found)} in the set {source.name!r}; what it concerns is left out. "
+            f"mtl_keras.data.quarantined(builder) lists all. The first: {found[0]}",
             stacklevel=3,
         )
     return builder
+
+
+def _counted(found: list[Problem]) -> str:
+    kinds = Counter(problem.kind for problem in found)
+    shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common())
+    return f"{len(found)} problem{'s' * (len(found) > 1)} ({shown})"
 
 
 def quarantined(builder: Any) -> list[Problem]:
@@ -109,6 +140,7 @@ def labels_of(source: Source) -> builder_lib.Labels:
         mask_names=None if mask_names is None else tuple(mask_names),
         columns={k: None if v is None else tuple(v) for k, v in source.columns.items()},
         counts=counts,
+        images={split: len(records) for split, records in source.splits.items()},
     )
 
 
@@ -123,10 +155,10 @@ def labelled(record: Record) -> dict[str, bool]:
     }
 
 
-def fingerprint(source: Source, on_bad: str) -> str:
+def fingerprint(source: Source, on_bad: str, listed: Collection[str] = ()) -> str:
     """A text that changes whenever the labels, the images or their conversion do."""
     about = [CONVERTER_VERSION, builder_lib.VERSION, source.layout, on_bad, source.names]
-    about += [source.mask_names, source.columns]
+    about += [source.mask_names, source.columns, sorted(listed)]
     digest = hashlib.sha256(json.dumps(about).encode())
     root = os.path.commonpath(source.files) if source.files else ""
     for path in sorted(source.files):
@@ -147,35 +179,91 @@ def _generator(source: Source, split: str, problems: Problems, left_out: list[st
 
     def generate() -> Iterator[tuple[int, dict]]:
         left_out.clear()
+        problems.found.clear()
         for record in records:
-            try:
-                example = _example(record, columns, has_mask, problems)
-            except BadLabels as error:
-                found = dataclasses.replace(error.problem, image=record.filename)
-                problems.add(found.file, found.kind, found.message, found.line, found.image)
+            found = usable(record, problems)
+            if found is None:
                 left_out.append(record.filename)
                 continue
-            except (ValueError, OSError) as error:
-                message = str(error)
-                problems.add(record.path, _kind(record, error), message, image=record.filename)
-                left_out.append(record.filename)
-                continue
-            yield record.image_id, example
+            yield record.image_id, _example(record, found, columns, has_mask)
 
     return generate
 
 
-def _kind(record: Record, error: Exception) -> str:
-    if not record.path.is_file():
-        return "missing image"
-    return "unusable image" if str(record.path) in str(error) else "unusable label"
+@dataclasses.dataclass
+class Opened:
+    """What is used of one image: its pixels, and its labels inside of them.
+
+    Attributes:
+        content: The file, as it is.
+        plain: Whether all decoders read the file alike, so that it can be stored as it is.
+        pixels: uint8 array `(height, width, 3)`, upright.
+        format: Format of the file, as Pillow names it: "JPEG".
+        mode: Mode of the file's pixels, as Pillow names it: "RGB", "L", "I;16".
+        orientation: EXIF orientation, 1 to 8.
+        objects: The objects that have an area inside of the image.
+        boxes: Their boxes, xyxy in pixels, clipped to the image.
+        cuts: Their masks, `None` where they have none.
+        mask: The record's own mask, uint8 `(height, width)`, or `None`.
+    """
+
+    content: bytes
+    plain: bool
+    pixels: np.ndarray
+    format: str
+    mode: str
+    orientation: int
+    objects: list[Object] = dataclasses.field(default_factory=list)
+    boxes: list[list[float]] = dataclasses.field(default_factory=list)
+    cuts: list[Cut | None] = dataclasses.field(default_factory=list)
+    mask: np.ndarray | None = None
+
+    def instances(self) -> np.ndarray:
+        """The map of instances, see `builder.paint_instances`."""
+        crowd = [item.is_crowd for item in self.objects]
+        return builder_lib.paint_instances(self.pixels.shape[:2], self.cuts, crowd, self.boxes)
+
+    def class_map(self, instances: np.ndarray) -> np.ndarray:
+        """The class of each pixel: of the mask, where there is one, else of the instances."""
+        if self.mask is not None:
+            return self.mask
+        classes = [255 if item.is_crowd else item.label + 1 for item in self.objects]
+        table = np.full(builder_lib.IGNORED + 1, 255, np.uint8)
+        table[: len(classes) + 1] = [0, *classes]
+        return table[instances]
 
 
-def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) -> dict:
-    content, (height, width) = encoded_image(record)
-    boxes, kept, cuts = [], [], []
+def usable(record: Record, problems: Problems) -> Opened | None:
+    """Opens an image and its labels; `None` if the image has to be left out.
+
+    This is all that decides, beside the importers, what a set leaves out.
+
+    Args:
+        record: An image with its labels.
+        problems: Where problems are noted, of the whole image and of single objects.
+
+    Returns:
+        An `Opened`, or `None`.
+
+    Raises:
+        BadLabels: Where `problems` is strict.
+    """
+    try:
+        return _opened(record, problems)
+    except BadLabels as error:
+        found = dataclasses.replace(error.problem, image=record.filename)
+        problems.add(found.file, found.kind, found.message, found.line, found.image)
+    except (ValueError, OSError) as error:
+        where = record.where or record.path
+        problems.add(where, "unusable label", str(error), image=record.filename)
+    return None
+
+
+def _opened(record: Record, problems: Problems) -> Opened:
+    found = opened_image(record)
+    height, width = found.pixels.shape[:2]
     for item in record.objects or ():
-        cut = item.mask(height, width) if item.mask is not None else None
+        cut = None if item.mask is None else _cut(item, record, height, width)
         box = clipped_box(item, cut, height, width)
         if box is None:
             problems.add(
@@ -185,36 +273,43 @@ def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) 
                 f"{width} x {height} pixels; its box is {item.box}",
             )
             continue
-        boxes.append(box)
-        kept.append(item)
-        cuts.append(cut)
-    if len(kept) > builder_lib.MAX_OBJECTS:
+        found.boxes.append(box)
+        found.objects.append(item)
+        found.cuts.append(cut)
+    if len(found.objects) > builder_lib.MAX_OBJECTS:
         raise ValueError(
-            f"it has {len(kept)} objects; at most {builder_lib.MAX_OBJECTS} can be stored"
+            f"it has {len(found.objects)} objects; at most {builder_lib.MAX_OBJECTS} can be stored"
         )
-    crowd = [item.is_crowd for item in kept]
+    if record.mask is not None:
+        found.mask = np.asarray(record.mask(height, width), np.uint8)
+    return found
+
+
+def _cut(item: Object, record: Record, height: int, width: int) -> Cut | None:
+    try:
+        return item.mask(height, width)
+    except BadLabels:
+        raise
+    except (ValueError, OSError) as error:
+        message = f"{item.where} (image {record.filename!r}) has {error}"
+        raise bad_labels(record.where or record.path, None, "unusable label", message) from error
+
+
+def _example(record: Record, found: Opened, columns: dict, has_mask: bool) -> dict:
+    shape = found.pixels.shape[:2]
+    crowd = [item.is_crowd for item in found.objects]
     here = labelled(record)
-    if here["instances"]:
-        instances = builder_lib.paint_instances((height, width), cuts, crowd, boxes)
-    else:
-        instances = np.zeros((height, width), np.uint16)
+    instances = found.instances() if here["instances"] else np.zeros(shape, np.uint16)
     mask = None
     if has_mask:
-        mask = np.full((height, width), 255, np.uint8)
-        if record.mask is not None:
-            mask = np.asarray(record.mask(height, width), np.uint8)
-        elif here["instances"]:
-            classes = [255 if item.is_crowd else item.label + 1 for item in kept]
-            table = np.full(builder_lib.IGNORED + 1, 255, np.uint8)
-            table[: len(classes) + 1] = [0, *classes]
-            mask = table[instances]
+        mask = found.class_map(instances) if here["mask"] else np.full(shape, 255, np.uint8)
     values = {column: float(record.values.get(column, np.nan)) for column in columns}
     return builder_lib.example(
-        content,
+        found.content if found.plain else builder_lib.png_bytes(found.pixels),
         record.filename,
         record.image_id,
-        np.array(boxes, np.float32),
-        [item.label for item in kept],
+        np.array(found.boxes, np.float32),
+        [item.label for item in found.objects],
         crowd,
         instances,
         mask,
@@ -223,34 +318,43 @@ def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) 
     )
 
 
-def encoded_image(record: Record) -> tuple[bytes, tuple[int, int]]:
-    """The file's own bytes where all decoders read them alike, else a PNG; height and width.
+def opened_image(record: Record) -> Opened:
+    """The image of a record, without labels.
 
-    An image turned by its EXIF orientation is stored upright, unless only its form before turning
+    An image turned by its EXIF orientation becomes upright, unless only its form before turning
     has the size that the labels state.
 
     Raises:
-        ValueError: If the image can't be read, or has another size than its labels state.
+        BadLabels: If the image can't be read, or has another size than its labels state.
     """
-    content = record.path.read_bytes()
-    with open_image(record.path) as image:
-        orientation = exif_orientation(image)
-        plain = orientation == 1 and image.mode == "RGB" and "transparency" not in image.info
-        plain = plain and (image.format == "JPEG" or (image.format == "PNG" and content[24] == 8))
-        before = image.size[::-1]
-        upright = before if orientation < 5 else image.size
-        stated = record.size or upright
-        if tuple(stated) not in (upright, before):
-            raise ValueError(
-                f"the image {str(record.path)!r} is {upright[1]} x {upright[0]} pixels (width x "
-                f"height), but {record.where or 'its labels'} say {stated[1]} x {stated[0]}; the "
-                "labels would not fit it"
-            )
-        what = f"the image {str(record.path)!r}"
-        pixels = pil_to_rgb(image, what, upright=tuple(stated) == upright)
-    if not plain:
-        content = builder_lib.png_bytes(pixels)
-    return content, pixels.shape[:2]
+    path = record.path
+    try:
+        with open_image(path) as image:
+            content = path.read_bytes()
+            orientation = exif_orientation(image)
+            mode, kind, before = image.mode, image.format or "", image.size[::-1]
+            upright = before if orientation < 5 else image.size
+            stated = tuple(record.size or upright)
+            if stated not in (upright, before):
+                where = repr(record.where) if record.where else "its label file"
+                message = (
+                    f"the image {record.filename!r} is {upright[1]} x {upright[0]} pixels (width "
+                    f"x height), but {where} says {stated[1]} x {stated[0]}; the labels would not "
+                    "fit it"
+                )
+                raise bad_labels(path, None, "image of another size", message)
+            plain = orientation == 1 and mode == "RGB" and "transparency" not in image.info
+            pixels = pil_to_rgb(image, f"the image {str(path)!r}", upright=stated == upright)
+    except BadLabels:
+        raise
+    except FileNotFoundError as error:
+        raise bad_labels(path, None, "missing image", str(error)) from error
+    except (ValueError, OSError) as error:
+        raise bad_labels(path, None, "unreadable image", str(error)) from error
+    plain = plain and (
+        kind == "JPEG" or (kind == "PNG" and content[24] == 8 and _END_OF_PNG in content[-16:])
+    )
+    return Opened(content, plain, pixels, kind, mode, orientation)
 
 
 def clipped_box(item: Object, cut: Cut | None, height: int, width: int) -> list[float] | None:

@@ -222,7 +222,9 @@ def _partial(builder: Any, split: str, tasks: list, own: dict[str, str]) -> bool
     counts = metadata.get("counts", {}).get(split.split("[")[0])
     if counts is None:
         return False
-    images = builder.info.splits[split.split("[")[0]].num_examples
+    images = metadata.get("images", {}).get(split.split("[")[0])
+    if images is None:
+        images = builder.info.splits[split.split("[")[0]].num_examples
     partial = False
     for task in tasks:
         for kind in _needs(task, own):

@@ -6,7 +6,7 @@ An importer lists `Record`s and opens no more than it must; `Problem`s are what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,22 +130,42 @@ class BadLabels(ValueError):
         self.problem = problem
 
 
+def bad_labels(file: Any, line: int | None, kind: str, message: str) -> BadLabels:
+    """An error that concerns a whole file, to be raised under `quarantine` too."""
+    return BadLabels(Problem(str(file), line, kind, message))
+
+
+class Bad(Exception):
+    """Why a label can't be used, for importers to note as a `Problem` of its image.
+
+    Attributes:
+        kind: As that of a `Problem`.
+        file: The file that is wrong, where the one who catches it does not know.
+        line: Number of its line, or `None`.
+    """
+
+    def __init__(self, kind: str, message: str, file: Any = None, line: int | None = None):
+        super().__init__(message)
+        self.kind, self.file, self.line = kind, file, line
+
+
 class Problems:
     """Collects problems, or raises the first one.
 
     Args:
         on_bad: `"strict"` or `"quarantine"`.
+        listed: Kinds of problems that are collected under `"strict"`, too.
 
     Raises:
         ValueError: If `on_bad` is something else.
     """
 
-    def __init__(self, on_bad: str = "strict"):
+    def __init__(self, on_bad: str = "strict", listed: Collection[str] = ()):
         if on_bad not in ("strict", "quarantine"):
             raise ValueError(
                 f"`on_bad` must be 'strict' or 'quarantine'. Received: on_bad={on_bad!r}"
             )
-        self.on_bad = on_bad
+        self.on_bad, self.listed = on_bad, listed
         self.found: list[Problem] = []
 
     def add(
@@ -162,6 +182,6 @@ class Problems:
             BadLabels: Under `strict`.
         """
         problem = Problem(str(file), line, kind, message, image)
-        if self.on_bad == "strict":
+        if self.on_bad == "strict" and kind not in self.listed:
             raise BadLabels(problem)
         self.found.append(problem)

@@ -16,7 +16,10 @@ LARGEST_CROP = 320
 
 
 def with_classes(
-    model: MultiTaskModel, class_names: list[str], image_size: tuple[int, int] | None = None
+    model: MultiTaskModel,
+    class_names: list[str],
+    image_size: tuple[int, int] | None = None,
+    mask_names: list[str] | None = None,
 ) -> MultiTaskModel:
     """Makes a model for other classes of objects, with all else as it was learned.
 
@@ -24,6 +27,8 @@ def with_classes(
         model: `MultiTaskModel` with detection, segmentation or both.
         class_names: List of strings, the classes of objects; background is not one of them.
         image_size: Optional `(height, width)` to letterbox images to, in place of the model's own.
+        mask_names: Optional list of strings, the classes of pixels where these are others than
+            those of objects; background is not one of them.
 
     Returns:
         A new `MultiTaskModel`, not compiled: tasks whose classes differ have new heads with
@@ -31,7 +36,7 @@ def with_classes(
         classes nor the size differ, `model` itself.
 
     Raises:
-        ValueError: If the model has a task that has no such classes.
+        ValueError: If the model has a task that has no such classes, or that would have none.
 
     Example:
 
@@ -53,13 +58,19 @@ def with_classes(
         if isinstance(task, Detection):
             names = list(class_names)
         elif isinstance(task, Segmentation):
-            names = ["background", *class_names]
+            names = ["background", *(class_names if mask_names is None else mask_names)]
         elif "num_classes" not in described["config"]:
             continue
         else:
             raise ValueError(
                 f"`model` must have detection and segmentation only to take other classes. "
                 f"Received a model with the task {task.name!r} ({type(task).__name__})"
+            )
+        if not names or names == ["background"]:
+            raise ValueError(
+                f"the images have no classes that the task {task.name!r} could learn: no "
+                f"{'boxes' if isinstance(task, Detection) else 'masks'}. Give a model without this "
+                "task, or images that are labelled for it"
             )
         if task.class_names != names:
             described["config"].update(num_classes=len(names), class_names=names)
@@ -167,22 +178,25 @@ def splits(builder: Any) -> tuple[str, str]:
         builder: TFDS builder with the split `train` and perhaps `val`.
 
     Returns:
-        `("train", "val")` or, where there is no `val`, `("train[:80%]", "train[80%:]")`.
+        `("train", "val")` or, where there is no `val`, `("train[:80%]", "train[80%:]")`. Where
+        there is no `train`, but `trainval`, as in Pascal VOC, that takes its place.
 
     Raises:
         ValueError: If there is no `train`, or too little of it.
     """
     found = builder.info.splits
-    if "train" not in found:
+    train = "train" if "train" in found else "trainval"
+    if train not in found:
         raise ValueError(f"`builder` must have a split 'train'. It has {sorted(found)}")
     if "val" in found:
-        return "train", "val"
-    if not 0 < found["train[80%:]"].num_examples < found["train"].num_examples:
+        return train, "val"
+    held_out = f"{train}[80%:]"
+    if not 0 < found[held_out].num_examples < found[train].num_examples:
         raise ValueError(
             "`builder` must have a split 'val', or enough images in 'train' to hold out 20 % of "
-            f"them. It has {found['train'].num_examples} images in 'train'"
+            f"them. It has {found[train].num_examples} images in {train!r}"
         )
-    return "train[:80%]", "train[80%:]"
+    return f"{train}[:80%]", held_out
 
 
 def _resumes(out: pathlib.Path, settings: dict) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mtl_keras.data import coco, examples, from_coco
+from mtl_keras.data import coco, examples, from_coco, importing, quarantined
 from mtl_keras.data.records import BadLabels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,13 +67,11 @@ def test_splits_and_folders(coco_folder):
 
 
 def test_prepared_once_until_the_data_change(coco_folder, monkeypatch):
-    from mtl_keras.data import coco
-
     coco_folder.rectangle(coco_folder.image("a.png"), 5, 5, 10, 10)
     first = load(coco_folder)
     runs = []
-    encoded = coco._encoded_image
-    monkeypatch.setattr(coco, "_encoded_image", lambda *a: runs.append(a) or encoded(*a))
+    opened = importing.opened_image
+    monkeypatch.setattr(importing, "opened_image", lambda *a: runs.append(a) or opened(*a))
     assert load(coco_folder).data_dir == first.data_dir and not runs
     os.utime(coco_folder.images / "a.png", ns=(1, 1))
     second = load(coco_folder)
@@ -83,29 +81,17 @@ def test_prepared_once_until_the_data_change(coco_folder, monkeypatch):
     assert third.data_dir != second.data_dir and len(read(third)["a.png"]["boxes"]) == 2
 
 
-def test_interrupted_preparation_is_not_taken_as_done(coco_folder, monkeypatch):
-    from mtl_keras.data import coco
-
+def test_what_an_interrupted_copy_left_is_prepared_again(coco_folder):
     for i in range(3):
         coco_folder.image(f"{i}.png", seed=i)
-    encoded = coco._encoded_image
-
-    def interrupted(record, path):
-        if record.filename == "1.png":
-            raise KeyboardInterrupt
-        return encoded(record, path)
-
-    monkeypatch.setattr(coco, "_encoded_image", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        load(coco_folder)
-    monkeypatch.setattr(coco, "_encoded_image", encoded)
     builder = load(coco_folder)
     assert len(read(builder)) == 3
     shard = next(p for p in os.scandir(builder.data_dir) if "tfrecord" in p.name)
-    os.remove(shard.path)  # as an interrupted copy of the folder leaves it
+    os.remove(shard.path)
     assert len(read(load(coco_folder))) == 3
     os.remove(os.path.join(builder.data_dir, "dataset_info.json"))
     assert len(read(load(coco_folder))) == 3
+    assert os.listdir(Path(builder.data_dir).parent) == [Path(builder.data_dir).name]
 
 
 def test_all_kinds_of_segmentation_agree(coco_folder):
@@ -139,32 +125,64 @@ def test_small_objects_stay_visible_on_large_ones(coco_folder):
     assert one["mask"][11, 50] == 255 and one["mask"][11, 30] == 2
 
 
-def test_object_without_segmentation(coco_folder):
-    key = coco_folder.image("a.png")
-    coco_folder.object(key, [1, 2, 10, 10])
-    coco_folder.object(key, [1, 2, 10, 10], segmentation=[])
-    coco_folder.object(key, [1, 2, 10, 10], segmentation=[[1, 2, 3, 4]])
-    with pytest.warns(UserWarning, match="3 of 3 annotations have no segmentation"):
-        one = read(load(coco_folder))["a.png"]
-    assert len(one["boxes"]) == 3 and not one["instances"].any()
+def test_objects_without_segmentation_are_ignored_in_masks(coco_folder):
+    a, b = coco_folder.image("a.png"), coco_folder.image("b.png")
+    coco_folder.object(a, [1, 2, 10, 10])
+    coco_folder.object(a, [21, 2, 10, 10], segmentation=[])
+    coco_folder.rectangle(a, 25, 2, 10, 10)
+    coco_folder.object(b, [1, 2, 10, 10], segmentation=[[1, 2, 3, 4]])
+    with pytest.warns(UserWarning, match="3 of 4 annotations .* no segmentation.*annotation 1"):
+        found = read(load(coco_folder))
+    one, other = found["a.png"], found["b.png"]
+    assert len(one["boxes"]) == 3 and one["labelled"]["instances"]
+    assert set(np.unique(one["instances"])) == {0, 3}
+    expected = np.zeros((40, 60), int)
+    expected[2:12, 1:11] = expected[2:12, 21:31] = 255
+    expected[2:12, 25:35] = 1
+    np.testing.assert_array_equal(one["mask"], expected)
+    # Where no object of an image has a mask, nothing is known of its pixels.
+    assert len(other["boxes"]) == 1 and other["labelled"]["boxes"]
+    assert not other["labelled"]["instances"] and not other["labelled"]["mask"]
+
+
+def test_a_set_of_boxes_alone(coco_folder):
+    coco_folder.object(coco_folder.image("a.png"), [1, 2, 10, 10])
+    coco_folder.image("b.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = read(load(coco_folder))
+    assert [one["labelled"]["boxes"] for one in found.values()] == [True, True]
+    assert [one["labelled"]["instances"] for one in found.values()] == [False, False]
 
 
 def test_boxes_are_clipped_and_empty_ones_left_out_aloud(coco_folder):
     key = coco_folder.image("a.png")
     coco_folder.rectangle(key, -5, -6, 20, 20)
-    bad = [
-        [60, 3, 5, 5],
-        [10, 10, 0, 5],
-        [20, 20, -5, 4],
-        [-9, 0, 9, 9],
-        [1, 1, 3, 0],
-        [1, 1, 0, 0],
-    ]
+    bad = [[60, 3, 5, 5], [10, 10, 0, 5], [-9, 0, 9, 9], [1, 1, 3, 0], [1, 1, 0, 0]]
     for box in bad:
         coco_folder.object(key, box, segmentation=[[1, 1, 5, 1, 5, 5]])
-    with pytest.warns(UserWarning, match=r"6 annotations were left out.*2 \(a.png\), 3 .*…"):
-        one = read(load(coco_folder))["a.png"]
+    for _ in range(2):  # the second time, the set is there already
+        with pytest.warns(UserWarning, match=r"5 problems.*3 x .*2 x .*annotation 2 .*a.png"):
+            builder = load(coco_folder)
+    one = read(builder)["a.png"]
     assert one["boxes"].tolist() == [[0, 0, 15, 14]] and set(np.unique(one["instances"])) == {0, 1}
+    kinds = [problem.kind for problem in quarantined(builder)]
+    assert kinds.count("box without area") == 3 and kinds.count("box outside") == 2
+    with pytest.raises(BadLabels, match="annotation 2"):
+        coco.read(coco_folder.folder)
+
+
+def test_on_bad(coco_folder):
+    for name in ("a.png", "b.png"):
+        coco_folder.rectangle(coco_folder.image(name), 5, 5, 10, 10)
+    coco_folder.object(2, [20, 20, -5, 4])
+    with pytest.raises(BadLabels, match="train.json.*reversed box.*annotation 3 .*b.png"):
+        load(coco_folder)
+    with pytest.warns(UserWarning, match="1 problem "):
+        builder = load(coco_folder, on_bad="quarantine")
+    assert list(read(builder)) == ["a.png"]
+    with pytest.raises(ValueError, match="`on_bad` must be"):
+        load(coco_folder, on_bad="skip")
 
 
 def test_unused_supercategory_is_left_out_and_names_are_unique(coco_folder):

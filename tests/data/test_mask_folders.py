@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtl_keras.data import mask_folders
+from mtl_keras.data import splits
 from mtl_keras.data.mask_folders import read, recognise
 from mtl_keras.data.records import BadLabels
 
@@ -730,7 +730,7 @@ def test_changed_after_reading(tmp_path):
     ],
 )
 def test_split_name(name, split):
-    assert mask_folders.split_name(name) == split
+    assert splits.split_name(name) == split
 
 
 def test_links_to_folders_and_loops(tmp_path):

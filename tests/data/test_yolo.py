@@ -7,6 +7,7 @@ from PIL import Image
 
 from mtl_keras.data import yolo
 from mtl_keras.data.records import BadLabels
+from mtl_keras.data.yolo.labels import upright_size
 
 BOX = "0 0.5 0.5 0.5 0.25\n"
 POLYGON = "1 0.1 0.2 0.5 0.2 0.5 0.6 0.1 0.6\n"
@@ -116,8 +117,8 @@ def test_turned_png_with_its_exif_behind_the_pixels(folder):
     start = content.index(b"eXIf") - 4
     length = 12 + int.from_bytes(content[start : start + 4], "big")
     path.write_bytes(plain[:-12] + content[start : start + length] + plain[-12:])
-    assert yolo._upright_size(path) == (60, 40)
-    assert yolo._upright_size(folder.root / "images/b.png") == (40, 60)
+    assert upright_size(path) == (60, 40)
+    assert upright_size(folder.root / "images/b.png") == (40, 60)
 
 
 LAYOUTS = {
@@ -243,7 +244,7 @@ def test_images_and_labels_without_partner_or_unreadable(folder):
         (str(orphan), "missing image", "train/gone"),
         (str(folder.root / "images/train/c.jpg"), "images of one name", "train/c.jpg"),
         (str(damaged), "unreadable image", "train/d.png"),
-        (str(text), "unreadable labels", "train/e.png"),
+        (str(text), "not UTF-8", "train/e.png"),
         (str(stray), "image in no split", "f.png"),
     }
 
