@@ -148,21 +148,67 @@ def _generator(source: Source, split: str, problems: Problems, left_out: list[st
     def generate() -> Iterator[tuple[int, dict]]:
         left_out.clear()
         for record in records:
-            try:
-                example = _example(record, columns, has_mask, problems)
-            except BadLabels as error:
-                found = dataclasses.replace(error.problem, image=record.filename)
-                problems.add(found.file, found.kind, found.message, found.line, found.image)
+            found = usable(record, problems)
+            if found is None:
                 left_out.append(record.filename)
                 continue
-            except (ValueError, OSError) as error:
-                message = str(error)
-                problems.add(record.path, _kind(record, error), message, image=record.filename)
-                left_out.append(record.filename)
-                continue
-            yield record.image_id, example
+            yield record.image_id, _example(record, found, columns, has_mask)
 
     return generate
+
+
+@dataclasses.dataclass
+class Opened:
+    """What is used of one image: its pixels, and its labels inside of them.
+
+    Attributes:
+        content: The file, as it is.
+        plain: Whether all decoders read the file alike, so that it can be stored as it is.
+        pixels: uint8 array `(height, width, 3)`, upright.
+        format: Format of the file, as Pillow names it: "JPEG".
+        mode: Mode of the file's pixels, as Pillow names it: "RGB", "L", "I;16".
+        orientation: EXIF orientation, 1 to 8.
+        objects: The objects that have an area inside of the image.
+        boxes: Their boxes, xyxy in pixels, clipped to the image.
+        cuts: Their masks, `None` where they have none.
+        mask: The record's own mask, uint8 `(height, width)`, or `None`.
+    """
+
+    content: bytes
+    plain: bool
+    pixels: np.ndarray
+    format: str
+    mode: str
+    orientation: int
+    objects: list[Object] = dataclasses.field(default_factory=list)
+    boxes: list[list[float]] = dataclasses.field(default_factory=list)
+    cuts: list[Cut | None] = dataclasses.field(default_factory=list)
+    mask: np.ndarray | None = None
+
+
+def usable(record: Record, problems: Problems) -> Opened | None:
+    """Opens an image and its labels; `None` if the image has to be left out.
+
+    This is all that decides, beside the importers, what a set leaves out.
+
+    Args:
+        record: An image with its labels.
+        problems: Where problems are noted, of the whole image and of single objects.
+
+    Returns:
+        An `Opened`, or `None`.
+
+    Raises:
+        BadLabels: Where `problems` is strict.
+    """
+    try:
+        return _opened(record, problems)
+    except BadLabels as error:
+        found = dataclasses.replace(error.problem, image=record.filename)
+        problems.add(found.file, found.kind, found.message, found.line, found.image)
+    except (ValueError, OSError) as error:
+        problems.add(record.path, _kind(record, error), str(error), image=record.filename)
+    return None
 
 
 def _kind(record: Record, error: Exception) -> str:
@@ -171,9 +217,9 @@ def _kind(record: Record, error: Exception) -> str:
     return "unusable image" if str(record.path) in str(error) else "unusable label"
 
 
-def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) -> dict:
-    content, (height, width) = encoded_image(record)
-    boxes, kept, cuts = [], [], []
+def _opened(record: Record, problems: Problems) -> Opened:
+    found = opened_image(record)
+    height, width = found.pixels.shape[:2]
     for item in record.objects or ():
         cut = item.mask(height, width) if item.mask is not None else None
         box = clipped_box(item, cut, height, width)
@@ -185,36 +231,43 @@ def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) 
                 f"{width} x {height} pixels; its box is {item.box}",
             )
             continue
-        boxes.append(box)
-        kept.append(item)
-        cuts.append(cut)
-    if len(kept) > builder_lib.MAX_OBJECTS:
+        found.boxes.append(box)
+        found.objects.append(item)
+        found.cuts.append(cut)
+    if len(found.objects) > builder_lib.MAX_OBJECTS:
         raise ValueError(
-            f"it has {len(kept)} objects; at most {builder_lib.MAX_OBJECTS} can be stored"
+            f"it has {len(found.objects)} objects; at most {builder_lib.MAX_OBJECTS} can be stored"
         )
-    crowd = [item.is_crowd for item in kept]
+    if record.mask is not None:
+        found.mask = np.asarray(record.mask(height, width), np.uint8)
+    return found
+
+
+def _example(record: Record, found: Opened, columns: dict, has_mask: bool) -> dict:
+    shape = found.pixels.shape[:2]
+    crowd = [item.is_crowd for item in found.objects]
     here = labelled(record)
     if here["instances"]:
-        instances = builder_lib.paint_instances((height, width), cuts, crowd, boxes)
+        instances = builder_lib.paint_instances(shape, found.cuts, crowd, found.boxes)
     else:
-        instances = np.zeros((height, width), np.uint16)
+        instances = np.zeros(shape, np.uint16)
     mask = None
     if has_mask:
-        mask = np.full((height, width), 255, np.uint8)
-        if record.mask is not None:
-            mask = np.asarray(record.mask(height, width), np.uint8)
+        mask = np.full(shape, 255, np.uint8)
+        if found.mask is not None:
+            mask = found.mask
         elif here["instances"]:
-            classes = [255 if item.is_crowd else item.label + 1 for item in kept]
+            classes = [255 if item.is_crowd else item.label + 1 for item in found.objects]
             table = np.full(builder_lib.IGNORED + 1, 255, np.uint8)
             table[: len(classes) + 1] = [0, *classes]
             mask = table[instances]
     values = {column: float(record.values.get(column, np.nan)) for column in columns}
     return builder_lib.example(
-        content,
+        found.content if found.plain else builder_lib.png_bytes(found.pixels),
         record.filename,
         record.image_id,
-        np.array(boxes, np.float32),
-        [item.label for item in kept],
+        np.array(found.boxes, np.float32),
+        [item.label for item in found.objects],
         crowd,
         instances,
         mask,
@@ -223,10 +276,10 @@ def _example(record: Record, columns: dict, has_mask: bool, problems: Problems) 
     )
 
 
-def encoded_image(record: Record) -> tuple[bytes, tuple[int, int]]:
-    """The file's own bytes where all decoders read them alike, else a PNG; height and width.
+def opened_image(record: Record) -> Opened:
+    """The image of a record, without labels.
 
-    An image turned by its EXIF orientation is stored upright, unless only its form before turning
+    An image turned by its EXIF orientation becomes upright, unless only its form before turning
     has the size that the labels state.
 
     Raises:
@@ -235,8 +288,9 @@ def encoded_image(record: Record) -> tuple[bytes, tuple[int, int]]:
     content = record.path.read_bytes()
     with open_image(record.path) as image:
         orientation = exif_orientation(image)
-        plain = orientation == 1 and image.mode == "RGB" and "transparency" not in image.info
-        plain = plain and (image.format == "JPEG" or (image.format == "PNG" and content[24] == 8))
+        mode, kind = image.mode, image.format or ""
+        plain = orientation == 1 and mode == "RGB" and "transparency" not in image.info
+        plain = plain and (kind == "JPEG" or (kind == "PNG" and content[24] == 8))
         before = image.size[::-1]
         upright = before if orientation < 5 else image.size
         stated = record.size or upright
@@ -248,9 +302,7 @@ def encoded_image(record: Record) -> tuple[bytes, tuple[int, int]]:
             )
         what = f"the image {str(record.path)!r}"
         pixels = pil_to_rgb(image, what, upright=tuple(stated) == upright)
-    if not plain:
-        content = builder_lib.png_bytes(pixels)
-    return content, pixels.shape[:2]
+    return Opened(content, plain, pixels, kind, mode, orientation)
 
 
 def clipped_box(item: Object, cut: Cut | None, height: int, width: int) -> list[float] | None:
