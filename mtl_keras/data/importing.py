@@ -185,6 +185,20 @@ class Opened:
     cuts: list[Cut | None] = dataclasses.field(default_factory=list)
     mask: np.ndarray | None = None
 
+    def instances(self) -> np.ndarray:
+        """The map of instances, see `builder.paint_instances`."""
+        crowd = [item.is_crowd for item in self.objects]
+        return builder_lib.paint_instances(self.pixels.shape[:2], self.cuts, crowd, self.boxes)
+
+    def class_map(self, instances: np.ndarray) -> np.ndarray:
+        """The class of each pixel: of the mask, where there is one, else of the instances."""
+        if self.mask is not None:
+            return self.mask
+        classes = [255 if item.is_crowd else item.label + 1 for item in self.objects]
+        table = np.full(builder_lib.IGNORED + 1, 255, np.uint8)
+        table[: len(classes) + 1] = [0, *classes]
+        return table[instances]
+
 
 def usable(record: Record, problems: Problems) -> Opened | None:
     """Opens an image and its labels; `None` if the image has to be left out.
@@ -247,20 +261,10 @@ def _example(record: Record, found: Opened, columns: dict, has_mask: bool) -> di
     shape = found.pixels.shape[:2]
     crowd = [item.is_crowd for item in found.objects]
     here = labelled(record)
-    if here["instances"]:
-        instances = builder_lib.paint_instances(shape, found.cuts, crowd, found.boxes)
-    else:
-        instances = np.zeros(shape, np.uint16)
+    instances = found.instances() if here["instances"] else np.zeros(shape, np.uint16)
     mask = None
     if has_mask:
-        mask = np.full(shape, 255, np.uint8)
-        if found.mask is not None:
-            mask = found.mask
-        elif here["instances"]:
-            classes = [255 if item.is_crowd else item.label + 1 for item in found.objects]
-            table = np.full(builder_lib.IGNORED + 1, 255, np.uint8)
-            table[: len(classes) + 1] = [0, *classes]
-            mask = table[instances]
+        mask = found.class_map(instances) if here["mask"] else np.full(shape, 255, np.uint8)
     values = {column: float(record.values.get(column, np.nan)) for column in columns}
     return builder_lib.example(
         found.content if found.plain else builder_lib.png_bytes(found.pixels),
