@@ -10,6 +10,7 @@ from mtl_keras.data.checking import rows, samples
 from mtl_keras.data.checking.report import Report
 
 MOST_LISTED = 500  # problems, or warnings, of a kind
+MOST_ODD = 12  # warnings that are shown as pictures
 MOST_GROUPS = 24  # of duplicates that are shown as pictures
 MOST_OF_GROUP = 4
 # Of a chart, in the units of its SVG.
@@ -21,7 +22,7 @@ def page(report: Report, count: int = 24) -> str:
 
     Args:
         report: The report.
-        count: How many images to draw with their labels.
+        count: How many images to draw with their labels; with 0, nothing is drawn.
 
     Returns:
         HTML.
@@ -59,6 +60,7 @@ def page(report: Report, count: int = 24) -> str:
         warnings=rows.by_kind(report.warnings),
         most=MOST_LISTED,
         groups=[_group(group) for group in groups[:MOST_GROUPS]],
+        odd=[_odd(*one) for one in samples.odd(report.seen, MOST_ODD if count else 0)],
         samples=[_sample(one, report) for one in chosen],
         version=mtl_keras.__version__,
         when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -96,6 +98,12 @@ def _group(group: Any) -> dict[str, Any]:
         "pictures": pictures,
         "more": len(group.images) - len(pictures),
     }
+
+
+def _odd(one: Any, index: int) -> dict[str, Any]:
+    warning = one.warnings[index]
+    uri = samples.closely(one, one.objects_warned[index])
+    return {"uri": uri, "kind": warning.kind, "message": warning.message}
 
 
 def _sample(one: Any, report: Report) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Seen:
         pixels: Class of a pixel (0 background, class id + 1, 255 ignored) to how many there are;
             empty without a mask of classes.
         warnings: What is odd about the labels.
+        objects_warned: For each warning, the index of the object that it is about, or `None`.
     """
 
     split: str
@@ -59,6 +60,7 @@ class Seen:
     areas: np.ndarray
     pixels: dict[int, int] = field(default_factory=dict)
     warnings: list[Problem] = field(default_factory=list)
+    objects_warned: list[int | None] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -104,7 +106,7 @@ def look(split: str, record: Record, max_objects: int) -> tuple[Seen | None, lis
         areas=np.array([-1 if c is None else int(c[2].sum()) for c in found.cuts], np.int64),
         pixels=pixels,
     )
-    seen.warnings = _warnings(seen, found, max_objects)
+    _warn(seen, found, max_objects)
     return seen, problems.found
 
 
@@ -118,26 +120,30 @@ def _is_grey(pixels: np.ndarray) -> bool:
     return True
 
 
-def _warnings(seen: Seen, found: importing.Opened, max_objects: int) -> list[Problem]:
-    record, warnings = seen.record, []
-    file = str(record.where or record.path)
+def _warn(seen: Seen, found: importing.Opened, max_objects: int) -> None:
+    """Notes what is odd about the labels."""
+    record = seen.record
 
-    def warn(kind: str, message: str) -> None:
-        warnings.append(Problem(file, None, kind, message, record.filename))
+    def warn(kind: str, message: str, index: int | None = None) -> None:
+        file = str(record.where or record.path)
+        seen.warnings.append(Problem(file, None, kind, message, record.filename))
+        seen.objects_warned.append(index)
 
     first: dict[tuple, Any] = {}
-    for item, box, cut in zip(found.objects, found.boxes, found.cuts, strict=True):
+    for i, (item, box, cut) in enumerate(zip(found.objects, found.boxes, found.cuts, strict=True)):
         what = f"{item.where or 'an object'} (image {record.filename!r})"
         if item.box is not None and item.mask is not None and not item.is_crowd:
             if cut is None:
-                warn("mask without pixels", f"{what} has a mask that covers no pixel of the image")
+                message = f"{what} has a mask that covers no pixel of the image"
+                warn("mask without pixels", message, i)
             elif (message := _disagree(box, cut)) is not None:
-                warn("box and mask disagree", f"{what} {message}")
+                warn("box and mask disagree", f"{what} {message}", i)
         if item.box is not None and (share := _outside(item.box, box)) > OUTSIDE:
             warn(
                 "box reaches outside",
                 f"{what} has a box of which {share:.0%} lies outside of the image of "
                 f"{seen.size[1]} x {seen.size[0]} pixels; it is cut off: {_shown(item.box)}",
+                i,
             )
         if item.is_crowd:
             continue
@@ -145,12 +151,13 @@ def _warnings(seen: Seen, found: importing.Opened, max_objects: int) -> list[Pro
         if other is item:
             continue
         if other.label == item.label:
-            warn("repeated box", f"{what} has the box and class of {other.where or 'another'}")
+            warn("repeated box", f"{what} has the box and class of {other.where or 'another'}", i)
         else:
             warn(
                 "box of two classes",
                 f"{what} is of class id {item.label}, and {other.where or 'another'}, of the same "
                 f"box, of class id {other.label}",
+                i,
             )
     if len(found.objects) > max_objects:
         warn(
@@ -158,7 +165,6 @@ def _warnings(seen: Seen, found: importing.Opened, max_objects: int) -> list[Pro
             f"{record.filename!r} has {len(found.objects)} objects; Detection learns from at most "
             f"{max_objects} of an image: raise its max_objects, or cut the image into tiles",
         )
-    return warnings
 
 
 def _disagree(box: Any, cut: Any) -> str | None:

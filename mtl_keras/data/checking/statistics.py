@@ -45,6 +45,7 @@ def of_split(
     trained = trained_sizes(seen, image_size)
     counted = [one for one in seen if one.labelled["boxes"]]
     every_class = np.concatenate(classes or [np.zeros(0, np.int64)])
+    present = np.concatenate([np.unique(c) for c in classes] or [np.zeros(0, np.int64)])
     every_size = np.concatenate(_sizes(seen) or [np.zeros(0)])
     boxes = np.concatenate([one.boxes for one in seen] or [np.zeros((0, 4))])
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -57,7 +58,7 @@ def of_split(
         objects=len(every_class),
         crowd=sum(int(one.crowd.sum()) for one in seen),
         objects_of_class=np.bincount(every_class, minlength=number).tolist(),
-        images_of_class=[sum(c in present for present in map(set, classes)) for c in range(number)],
+        images_of_class=np.bincount(present, minlength=number).tolist(),
         pixels_of_class=_pixels(seen, mask_names),
         columns={column: _column(seen, column, names) for column, names in source.columns.items()},
         per_image=spread([len(one.classes) for one in counted]),
