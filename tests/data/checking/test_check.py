@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import mtl_keras as mtl
-from mtl_keras.data.checking import check as check_lib
+from mtl_keras.data.checking import checker as check_lib
 from mtl_keras.data.checking import statistics
 from mtl_keras.data.letterbox import letterbox_scale
 
@@ -92,7 +92,7 @@ def test_it_finds_what_a_preparation_leaves_out(layout, tmp_path, coco_folder_cl
         warnings.simplefilter("ignore")
         builder = mtl.data.from_folder(folder, on_bad="quarantine", data_dir=tmp_path / "prepared")
     wanted = mtl.data.quarantined(builder)
-    assert len(wanted) >= 3 and report.layout == layout
+    assert len(wanted) >= 2 and report.layout == layout
     assert [(p.file, p.kind, p.message, p.image) for p in report.problems] == [
         (p.file, p.kind, p.message, p.image) for p in wanted
     ]
@@ -122,6 +122,7 @@ def test_lines(tmp_path, coco_folder):
     (folder / "labels/train").mkdir(parents=True)
     labels = folder / "labels/train/a.txt"
     labels.write_text("0 0.5 0.5 0.2 0.2\n\n0 0.5 0.5 0.2 0.2\n")
+    (folder / "classes.txt").write_text("cell\n")
     (warning,) = mtl.data.check(folder).warnings
     assert (warning.file, warning.line, warning.kind) == (str(labels), 3, "repeated box")
 
@@ -199,7 +200,10 @@ def test_duplicates_within_a_split_warn_and_across_are_a_problem(tmp_path, coco_
         for name in names:
             seed = {"b": ord("a"), "e": ord("c")}.get(name, ord(name))
             coco.rectangle(coco.image(f"{name}.png", seed=seed), 5, 5, 9, 9)
-    Image.open(val.images / "e.png").resize((180, 120)).save(val.images / "e.png")
+    for images in (train.images / "c.png", val.images / "e.png"):
+        smooth = Image.open(images).resize((6, 4)).resize((60, 40), Image.Resampling.BICUBIC)
+        smooth.save(images)
+    smooth.resize((180, 120), Image.Resampling.BICUBIC).save(val.images / "e.png")
     val.content["images"][1] |= {"width": 180, "height": 120}
     blank = train.image("blank.png")
     Image.new("RGB", (60, 40), "white").save(train.images / "blank.png")
@@ -208,7 +212,7 @@ def test_duplicates_within_a_split_warn_and_across_are_a_problem(tmp_path, coco_
     train.write("train.json"), val.write("val.json")
     report = mtl.data.check(tmp_path / "set")
     assert kinds(report.problems) == ["duplicate across splits"]
-    assert "val: e.png is the same picture as train: c.png" in report.problems[0].message
+    assert "val: e.png is almost the same picture as train: c.png" in report.problems[0].message
     assert report.problems[0].file == str(val.images / "e.png")
     assert kinds(report.warnings) == ["blank image", "duplicate"]
     assert "train: b.png is the same file as train: a.png" in report.warnings[1].message

@@ -9,13 +9,13 @@ from PIL import Image, ImageFilter
 from mtl_keras.data.checking import duplicates
 
 
-def cells(seed, size=(96, 128), count=25):
+def cells(seed, size=(192, 256), count=25):
     """Dots on a dark, even ground, as under a microscope: pictures of one kind, all different."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]]
     pixels = np.full(size, 20.0)
     for _ in range(count):
-        cy, cx, r = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(3, 7)
+        cy, cx, r = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(0.03, 0.07) * size[0]
         pixels[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = rng.uniform(90, 180)
     pixels += rng.normal(0, 3, size)
     return np.repeat(np.clip(pixels, 0, 255).astype("uint8")[..., None], 3, axis=2)
@@ -89,7 +89,7 @@ def test_files_and_likenesses_make_one_group():
 
 
 def test_another_aspect_is_another_picture():
-    wide = np.asarray(Image.fromarray(cells(0)).resize((256, 96)))
+    wide = np.asarray(Image.fromarray(cells(0)).resize((512, 192)))
     assert found([cells(0), wide]) == []
 
 

@@ -42,8 +42,9 @@ def check(
     objects that are there twice, images of one colour, pictures that are twice in a split.
 
     Duplicates are found by perceptual hashes and then compared as thumbnails: copies that were
-    saved again, scaled, or made lighter are found; crops, mirrored and turned ones are not. Images
-    of almost one colour are duplicates only if their files are the same.
+    saved again, scaled or made lighter, and neighbouring frames of a video, are found; crops,
+    mirrored and turned ones are not. Images of almost one colour are duplicates only if their files
+    are the same.
 
     Args:
         path: The folder, in any layout that `from_folder` takes.
@@ -154,7 +155,8 @@ def _add_statistics(
 ) -> None:
     labels = importing.labels_of(source)
     report.names = list(labels.names)
-    report.mask_names = None if labels.mask_names is None else list(labels.mask_names)
+    if any(one.labelled["mask"] for one in report.seen):
+        report.mask_names = list(labels.mask_names or labels.names)
     for split in source.splits:
         of_split = [one for (one, _), name in zip(looked, splits, strict=True) if name == split]
         seen = [one for one in of_split if one is not None]
@@ -191,7 +193,7 @@ def _note(report: Report, group: Group, members: list[Seen]) -> None:
     """A group of duplicates as a problem, if it is in several splits, or as a warning."""
     first = members[0]
     other = next((m for m in members[1:] if m.split != first.split), members[1])
-    what = "the same file as" if group.exact else "the same picture as"
+    what = "the same file as" if group.exact else "almost the same picture as"
     more = f", and {len(members) - 2} more" if len(members) > 2 else ""
     counts = {len(m.classes) for m in members}
     labels = f"; they hold {_range(counts)} objects" if len(counts) > 1 else ""
