@@ -15,7 +15,11 @@ def cells(seed, size=(192, 256), count=25):
     y, x = np.mgrid[: size[0], : size[1]]
     pixels = np.full(size, 20.0)
     for _ in range(count):
-        cy, cx, r = rng.uniform(0, size[0]), rng.uniform(0, size[1]), rng.uniform(0.03, 0.07) * size[0]
+        cy, cx, r = (
+            rng.uniform(0, size[0]),
+            rng.uniform(0, size[1]),
+            rng.uniform(0.03, 0.07) * size[0],
+        )
         pixels[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = rng.uniform(90, 180)
     pixels += rng.normal(0, 3, size)
     return np.repeat(np.clip(pixels, 0, 255).astype("uint8")[..., None], 3, axis=2)
