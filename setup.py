@@ -25,6 +25,7 @@ CORE = [
     "faster-coco-eval>=1.6.5",
     "typer>=0.15",
     "rich>=13.8",
+    "Jinja2>=3.1,<4",
 ]
 DRAW = ["opencv-python-headless>=4.10"]
 DEMO = [*DRAW, "matplotlib>=3.8", "scikit-learn>=1.5", "scikit-image>=0.24"]
@@ -45,7 +46,14 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mtl_keras", "mtl_keras.*"]),
     include_package_data=False,
-    package_data={"mtl_keras": ["zoo/published/*/*", "trunks/weights/*", "data/sets/*.json"]},
+    package_data={
+        "mtl_keras": [
+            "zoo/published/*/*",
+            "trunks/weights/*",
+            "data/sets/*.json",
+            "data/checking/*.html",
+        ]
+    },
     install_requires=CORE,
     extras_require={
         "draw": DRAW,

@@ -1,12 +1,15 @@
-"""The command line: `mtl-keras list | info | predict | train | finetune | export`.
+"""The command line: `mtl-keras list | info | predict | check-data | train | finetune | export`.
 
 What is heavy is imported inside the commands, so that `mtl-keras --help` and `list` are fast.
 """
 
+import contextlib
 import enum
 import json
 import os
 import pathlib
+import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -134,6 +137,83 @@ def predict(
         raise typer.Exit(1)
 
 
+@app.command("check-data")
+def check_data(
+    path: Annotated[pathlib.Path, typer.Argument(help="Folder of labelled images, in any layout.")],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Layout of the folder, if it could be taken for several: coco_panoptic, coco, "
+            "voc, yolo, mask_folders or columns."
+        ),
+    ] = None,
+    html: Annotated[
+        pathlib.Path | None, typer.Option(help="Page to write, with pictures; it needs no network.")
+    ] = None,
+    json_file: Annotated[
+        pathlib.Path | None, typer.Option("--json", help="File to write all of it to, as JSON.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=0, help="Images that the page shows with their labels.")
+    ] = 24,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side in pixels at which it is to be trained, by which sizes of objects are "
+            "judged; default: that of the largest image, at most 640.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option(min=0, help="Problems and warnings of a kind that are listed; 0: all."),
+    ] = 20,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as problems.")] = False,
+    fail: Annotated[
+        bool, typer.Option("--fail/--no-fail", help="Whether problems make the exit code 1.")
+    ] = True,
+) -> None:
+    """Check labelled images before training on them. Nothing is changed.
+
+    Opens every image and label, and lists by file and line what can't be used, what is odd, and
+    pictures that are there twice; counts what there is of each class and kind of label.
+
+    Exit code: **0** nothing wrong, or only warnings; **1** problems found (with `--strict`,
+    warnings too); **2** the check could not run. A picture that is in two splits is a problem, one
+    that is twice in a split a warning. With `--no-fail`, 0 takes the place of 1.
+    """
+    with _exit_code(2):
+        from rich.progress import Progress
+
+        from mtl_keras import data, draw
+        from mtl_keras.data.checking import terminal
+
+        for file in (html, json_file):
+            if file is not None and not file.resolve().parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {str(file.resolve().parent)!r}")
+        if html is not None and samples:
+            draw.require_opencv()
+        with Progress(console=_console(), transient=True) as bar:
+            task = bar.add_task("Checking", total=None)
+            report = data.check(
+                path,
+                layout,
+                image_size,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+            if html is not None:
+                bar.update(task, description="Drawing", total=None)
+                report.save_html(html, samples)
+        if json_file is not None:
+            json_file.write_text(json.dumps(report.to_dict(), indent=1) + "\n", "utf-8")
+        terminal.show(report, Console(), limit)
+        for file in (html, json_file):
+            if file is not None:
+                typer.echo(f"Written to {file}")
+    if fail and (report.problems or (strict and report.warnings)):
+        raise typer.Exit(1)
+
+
 @app.command()
 def train(
     recipe: Annotated[
@@ -223,6 +303,19 @@ def export(
 
 
 # === What the commands share ===
+@contextlib.contextmanager
+def _exit_code(code: int) -> Iterator[None]:
+    """Gives errors another exit code than 1, where that means something else."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, _OF_USERS) and _is_ours(error):
+            _complain(str(error))
+        else:
+            traceback.print_exc()
+        raise typer.Exit(code) from None
+
+
 def _load(name: str) -> Any:
     """Loads a published model by its name, or a model that `finetune` or `train` saved."""
     path = pathlib.Path(name)

@@ -13,6 +13,7 @@ SMALLEST, LARGEST = 768, 1600
 GAP = 8
 # The least distance that hides the picture below it.
 OPAQUE = 0.5
+IGNORED = 255  # in a mask of labels
 
 
 def draw_predictions(image: Any, predictions: dict, class_names: list[str] | None = None) -> Any:
@@ -58,11 +59,8 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
     from PIL import Image
 
     require_opencv()
-    pixels = read_image(image)
-    height, width = pixels.shape[:2]
-    scale = np.clip(max(height, width), SMALLEST, LARGEST) / max(height, width)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    canvas = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    canvas, scale, (height, width) = _canvas(image, SMALLEST, LARGEST)
+    size = (canvas.shape[1], canvas.shape[0])
     panels = []
     for found in predictions.values():
         if "boxes" in found:
@@ -80,6 +78,74 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
     for i, panel in enumerate(panels):
         picture.paste(Image.fromarray(panel), (i * (size[0] + GAP), 0))
     return picture
+
+
+def draw_labels(
+    image: Any,
+    boxes: Any = None,
+    classes: Any = None,
+    mask: Any = None,
+    class_names: list[str] | None = None,
+    longer_side: int = SMALLEST,
+) -> Any:
+    """Draws the labels of one image: boxes over a mask, in one picture.
+
+    Colours are those of `draw_predictions`. Pixels of the mask that are ignored are whitened.
+
+    Args:
+        image: Path of the image, or an array as `mtl_keras.data.read_image` takes.
+        boxes: Array `(N, 4)`, xyxy in pixels of the image, or `None`.
+        classes: Array `(N,)`, class ids of the boxes from 0; needed with `boxes`.
+        mask: Array `(height, width)` of integers: 0 background, class id + 1, 255 ignored; or
+            `None`.
+        class_names: Optional list of strings, the classes of objects.
+        longer_side: Integer, longer side of the picture in pixels.
+
+    Returns:
+        A `PIL.Image.Image`, RGB, of the image's aspect.
+
+    Raises:
+        ImportError: If OpenCV, with which Keras draws boxes, is not installed.
+        ValueError: If the mask does not have the size of the image.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import mtl_keras as mtl
+    image = np.full((32, 48, 3), 200, "uint8")
+    mask = np.zeros((32, 48), "uint8")
+    mask[8:20, 10:30] = 1
+    picture = mtl.draw.draw_labels(image, [[10, 8, 30, 20]], [0], mask, longer_side=96)
+    assert picture.size == (96, 64)
+    ```
+    """
+    from PIL import Image
+
+    require_opencv()
+    canvas, scale, shape = _canvas(image, longer_side, longer_side)
+    if mask is not None:
+        mask = _of_size({"mask": mask}, "mask", shape)
+        canvas = _mask(canvas, np.where(mask == IGNORED, 0, mask))
+        size = (canvas.shape[1], canvas.shape[0])
+        ignored = Image.fromarray(mask == IGNORED).resize(size, Image.Resampling.NEAREST)
+        white = canvas // 2 + 127
+        canvas = np.where(np.asarray(ignored)[..., None], white, canvas).astype("uint8")
+    if boxes is not None and len(boxes):
+        canvas = _boxes(canvas, {"boxes": boxes, "classes": classes}, scale, class_names)
+    return Image.fromarray(canvas)
+
+
+def _canvas(image: Any, least: int, most: int) -> tuple[np.ndarray, float, tuple[int, int]]:
+    """The image with a longer side between two lengths, by how much it was scaled, its size."""
+    from PIL import Image
+
+    pixels = read_image(image)
+    height, width = pixels.shape[:2]
+    scale = np.clip(max(height, width), least, most) / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    canvas = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    return canvas, scale, (height, width)
 
 
 def _of_size(found: dict, key: str, size: tuple[int, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ of instances), and one pipeline, [`batches`](pipeline.py), turns any of them int
 """
 
 from mtl_keras.data.augment import Augment
+from mtl_keras.data.checking import check
 from mtl_keras.data.coco import from_coco
 from mtl_keras.data.digits import digits
 from mtl_keras.data.epochs import Epochs
@@ -22,6 +23,7 @@ __all__ = [
     "Augment",
     "Epochs",
     "batches",
+    "check",
     "digits",
     "examples",
     "from_coco",
