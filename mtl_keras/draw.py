@@ -13,6 +13,8 @@ SMALLEST, LARGEST = 768, 1600
 GAP = 8
 # The least distance that hides the picture below it.
 OPAQUE = 0.5
+IGNORED = 255
+HATCH = (150, 150, 150)
 
 
 def draw_predictions(image: Any, predictions: dict, class_names: list[str] | None = None) -> Any:
@@ -80,6 +82,65 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
     for i, panel in enumerate(panels):
         picture.paste(Image.fromarray(panel), (i * (size[0] + GAP), 0))
     return picture
+
+
+def draw_labels(image: Any, labels: dict, class_names: list[str] | None = None) -> Any:
+    """Draws the labels of one image over it, in its own size.
+
+    The mask tints the image by class, boxes have the colours of their classes, edges between
+    objects are white lines, and what is ignored (255 in the mask) is hatched in grey.
+
+    Args:
+        image: Array `(H, W, 3)`, values in [0, 255].
+        labels: Dict with `boxes` `(n, 4)`, `classes` and `is_crowd` `(n,)`, `mask` and `instances`
+            `(H, W)`, as tasks get them from `mtl_keras.data.batches`, and perhaps `labelled`, a
+            dict of which of `boxes`, `mask` and `instances` the image really has: others are not
+            drawn. Crowds have no box.
+        class_names: Optional list of strings, the classes of objects (background not counted).
+
+    Returns:
+        A `PIL.Image.Image`, RGB, of the size of the image.
+
+    Raises:
+        ImportError: If OpenCV, with which Keras draws boxes, is not installed.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import mtl_keras as mtl
+    mask = np.zeros((32, 48), "int32")
+    mask[8:20, 10:30] = 1
+    labels = {"boxes": np.array([[10, 8, 30, 20]]), "classes": np.array([0])}
+    labels |= {"is_crowd": np.array([False]), "mask": mask, "instances": mask}
+    picture = mtl.draw.draw_labels(np.full((32, 48, 3), 200.0), labels)
+    assert picture.size == (48, 32)
+    ```
+    """
+    from PIL import Image
+
+    require_opencv()
+    canvas = np.clip(np.rint(np.asarray(image, "float32")), 0, 255).astype("uint8")
+    has = {kind: bool(there) for kind, there in labels.get("labelled", {}).items()}
+    if has.get("mask", True):
+        mask = np.asarray(labels["mask"])
+        ignored = mask == IGNORED
+        canvas = np.array(_mask(canvas, np.where(ignored, 0, mask)))
+        rows, columns = np.indices(mask.shape)
+        canvas[ignored & ((rows + columns) % 8 < 2)] = HATCH
+    if has.get("instances", True):
+        instances = np.asarray(labels["instances"])
+        around = np.pad(instances, 1)
+        edges = np.zeros(instances.shape, bool)
+        for neighbour in (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]):
+            edges |= neighbour != instances
+        canvas = np.array(canvas)
+        canvas[edges & (instances > 0)] = 255
+    if has.get("boxes", True):
+        single = ~np.asarray(labels["is_crowd"], bool)
+        found = {key: np.asarray(labels[key])[single] for key in ("boxes", "classes")}
+        canvas = _boxes(canvas, found, 1.0, class_names)
+    return Image.fromarray(canvas)
 
 
 def _of_size(found: dict, key: str, size: tuple[int, int]) -> np.ndarray:

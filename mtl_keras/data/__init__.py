@@ -14,6 +14,7 @@ from mtl_keras.data.importing import quarantined
 from mtl_keras.data.letterbox import letterbox, letterbox_scale
 from mtl_keras.data.mix import mix
 from mtl_keras.data.pipeline import batches, examples
+from mtl_keras.data.preview import preview
 
 __all__ = [
     "Augment",
@@ -26,6 +27,7 @@ __all__ = [
     "letterbox",
     "letterbox_scale",
     "mix",
+    "preview",
     "quarantined",
     "read_image",
 ]
