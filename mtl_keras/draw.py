@@ -14,6 +14,7 @@ GAP = 8
 # The least distance that hides the picture below it.
 OPAQUE = 0.5
 IGNORED = 255  # in a mask of labels
+HATCH = (150, 150, 150)
 
 
 def draw_predictions(image: Any, predictions: dict, class_names: list[str] | None = None) -> Any:
@@ -85,12 +86,14 @@ def draw_labels(
     boxes: Any = None,
     classes: Any = None,
     mask: Any = None,
+    instances: Any = None,
     class_names: list[str] | None = None,
     longer_side: int = SMALLEST,
 ) -> Any:
     """Draws the labels of one image: boxes over a mask, in one picture.
 
-    Colours are those of `draw_predictions`. Pixels of the mask that are ignored are whitened.
+    Colours are those of `draw_predictions`. Pixels of the mask that are ignored are hatched in
+    grey; edges of instances are white lines.
 
     Args:
         image: Path of the image, or an array as `mtl_keras.data.read_image` takes.
@@ -98,6 +101,7 @@ def draw_labels(
         classes: Array `(N,)`, class ids of the boxes from 0; needed with `boxes`.
         mask: Array `(height, width)` of integers: 0 background, class id + 1, 255 ignored; or
             `None`.
+        instances: Array `(height, width)` of integers, 0 none and i + 1 object i; or `None`.
         class_names: Optional list of strings, the classes of objects.
         longer_side: Integer, longer side of the picture in pixels.
 
@@ -106,7 +110,7 @@ def draw_labels(
 
     Raises:
         ImportError: If OpenCV, with which Keras draws boxes, is not installed.
-        ValueError: If the mask does not have the size of the image.
+        ValueError: If a map does not have the size of the image.
 
     Example:
 
@@ -124,13 +128,24 @@ def draw_labels(
 
     require_opencv()
     canvas, scale, shape = _canvas(image, longer_side, longer_side)
+    size = (canvas.shape[1], canvas.shape[0])
+
+    def enlarged(values: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.NEAREST))
+
     if mask is not None:
         mask = _of_size({"mask": mask}, "mask", shape)
-        canvas = _mask(canvas, np.where(mask == IGNORED, 0, mask))
-        size = (canvas.shape[1], canvas.shape[0])
-        ignored = Image.fromarray(mask == IGNORED).resize(size, Image.Resampling.NEAREST)
-        white = canvas // 2 + 127
-        canvas = np.where(np.asarray(ignored)[..., None], white, canvas).astype("uint8")
+        canvas = np.array(_mask(canvas, np.where(mask == IGNORED, 0, mask)))
+        rows, columns = np.indices(canvas.shape[:2])
+        canvas[enlarged(mask == IGNORED) & ((rows + columns) % 8 < 2)] = HATCH
+    if instances is not None:
+        drawn = enlarged(_of_size({"instances": instances}, "instances", shape).astype("int32"))
+        around = np.pad(drawn, 1)
+        edges = np.zeros(drawn.shape, bool)
+        for neighbour in (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]):
+            edges |= neighbour != drawn
+        canvas = np.array(canvas)
+        canvas[edges & (drawn > 0)] = 255
     if boxes is not None and len(boxes):
         canvas = _boxes(canvas, {"boxes": boxes, "classes": classes}, scale, class_names)
     return Image.fromarray(canvas)

@@ -16,6 +16,7 @@ from mtl_keras.data.importing import quarantined
 from mtl_keras.data.letterbox import letterbox, letterbox_scale
 from mtl_keras.data.mix import mix
 from mtl_keras.data.pipeline import batches, examples
+from mtl_keras.data.preview import preview
 from mtl_keras.data.sets import info, leaks, load, names
 from mtl_keras.data.statistics import statistics
 
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "mix",
     "names",
+    "preview",
     "quarantined",
     "read_image",
     "statistics",

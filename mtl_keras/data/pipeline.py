@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from mtl_keras.data.augment import Augment
-from mtl_keras.data.builder import IGNORED, KINDS
+from mtl_keras.data import maps
+from mtl_keras.data.augment import Augment, mixing
+from mtl_keras.data.builder import KINDS, MAX_OBJECTS
 from mtl_keras.data.epochs import Endless, Epochs, in_order, numbers
-from mtl_keras.data.letterbox import PAD_VALUE, letterbox
+from mtl_keras.data.letterbox import letterbox
+from mtl_keras.data.maps import IGNORE
 
-IGNORE = 255
 SHUFFLE_BYTES = 512 * 2**20
 ENDLESS = 2**20  # epochs of a data set within one of a mix
 
@@ -52,7 +53,8 @@ def batches(
 
     Images may lack labels: where any image of the set lacks one that a task needs (`task.needs`),
     batches have a third part, weights by task, 0 for images that lack it and 1 for others. Training
-    leaves them out of that task, see `MultiTaskModel.compute_loss`.
+    leaves them out of that task, see `MultiTaskModel.compute_loss`. Mosaics and mixups lack labels
+    of the whole image.
 
     Args:
         builder: a prepared builder of `from_coco`, `digits`, or another with the same features.
@@ -112,6 +114,7 @@ def batches(
     encoded = _read(builder, split)
     own = _columns(builder, tasks, columns or {})
     partial = _partial(builder, split, tasks, own)
+    partial |= bool(own) and augment is not None and augment.hides_values
     shuffle = augment is not None if shuffle is None else shuffle
     if augment is not None and augment.cover:
         encoded = _repeated(encoded, size, augment)
@@ -134,7 +137,15 @@ def batches(
     def finished(order: Any) -> Any:
         if augment is None:
             return order.map(lambda e, _: finish(*_letterboxed(_decode(e), size)), AUTOTUNE)
-        return order.map(lambda e, s: finish(*_augmented(_decode(e), size, augment, s)), AUTOTUNE)
+        # Augmentation has no control flow in Python; tasks may have, and are converted.
+        plain = tf.autograph.experimental.do_not_convert
+        ds = order.map(plain(lambda e, s: (augment.sample(_decode(e), size, s), s)), AUTOTUNE)
+        if augment.mixes:
+            most = min([getattr(task, "max_objects", MAX_OBJECTS) for task in tasks] or [0])
+            ds = mixing.group(ds, size).map(
+                plain(lambda group, i: mixing.mix(augment, group, i, most)), AUTOTUNE
+            )
+        return ds.map(lambda e, s: finish(*plain(augment.finish)(e, s)), AUTOTUNE)
 
     def epoch(number: Any) -> Any:
         return in_order(encoded, number, seed, buffer)
@@ -145,8 +156,8 @@ def batches(
         each = numbers(epochs).flat_map(lambda n: counted.map(lambda i: n * ENDLESS + i))
         return finished(each.flat_map(epoch)).prefetch(2)
 
-    order = numbers(epochs).flat_map(epoch)
-    ds = finished(order.apply(tf.data.experimental.assert_cardinality(count)))
+    ds = finished(numbers(epochs).flat_map(epoch))
+    ds = ds.apply(tf.data.experimental.assert_cardinality(count))
     ds = ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(AUTOTUNE)
     ds.endless = Endless(count, endless)
     return ds
@@ -182,7 +193,7 @@ def examples(builder: Any, split: str) -> Any:
 
     def decode(example: dict[str, Any]) -> dict[str, Any]:
         decoded = _decode(example)
-        decoded["instances"], decoded["mask"] = _apart(_maps(decoded)[..., 0], decoded)
+        decoded["instances"], decoded["mask"] = maps.unpack(maps.pack(decoded)[..., 0], decoded)
         decoded["filename"] = example["image/filename"]
         decoded["id"] = example["image/id"]
         return decoded
@@ -330,38 +341,14 @@ def _decode(example: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _maps(example: dict[str, Any]) -> Any:
-    """Instances and the mask, if the set has its own, as one int32 map `(h, w, 1)` to be moved."""
-    import tensorflow as tf
-
-    maps = tf.cast(example["instances"], tf.int32)
-    if "mask" in example:
-        maps += (IGNORED + 1) * tf.cast(example["mask"], tf.int32)
-    return maps
-
-
-def _apart(maps: Any, example: dict[str, Any]) -> tuple[Any, Any]:
-    """Instances, 0 where nobody knows, and classes of pixels, of moved maps `(H, W)`."""
-    import tensorflow as tf
-
-    instances = maps % (IGNORED + 1)
-    known = instances != IGNORED
-    instances = tf.where(known, instances, 0)
-    if "mask" in example:
-        return instances, maps // (IGNORED + 1)
-    values = tf.where(example["is_crowd"], IGNORE, example["classes"] + 1)
-    mask = tf.gather(tf.concat([[0], values], 0), instances)
-    return instances, tf.where(known, mask, IGNORE)
-
-
 def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
     import tensorflow as tf
 
     image, (new_h, new_w) = letterbox(example["image"], size)
     shape = tf.shape(example["image"])
-    maps = tf.image.resize(_maps(example), tf.stack([new_h, new_w]), "nearest")
+    packed = tf.image.resize(maps.pack(example), tf.stack([new_h, new_w]), "nearest")
     pad = [[0, size[0] - new_h], [0, size[1] - new_w]]
-    instances, mask = _apart(tf.cast(maps[..., 0], tf.int32), example)
+    instances, mask = maps.unpack(tf.cast(packed[..., 0], tf.int32), example)
     # The sides are whole pixels, so that each axis has a factor of its own.
     factor = tf.cast(tf.stack([new_w, new_h]), tf.float32) / tf.cast(shape[1::-1], tf.float32)
     return image, {
@@ -370,36 +357,6 @@ def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, d
         "is_crowd": example["is_crowd"],
         "mask": tf.ensure_shape(tf.pad(mask, pad, constant_values=IGNORE), size),
         "instances": tf.ensure_shape(tf.pad(instances, pad), size),
-        "labelled": example["labelled"],
-        "values": example["values"],
-    }
-
-
-def _augmented(
-    example: dict[str, Any], size: tuple[int, int], augment: Augment, seed: Any
-) -> tuple[Any, dict[str, Any]]:
-    import tensorflow as tf
-
-    image, maps, moved, inside = augment.geometry(
-        example["image"], _maps(example), example["boxes"], size, seed
-    )
-    image = augment.colours(image, seed + 1)
-    image = tf.where(inside[..., None], image, PAD_VALUE)
-    instances, mask = _apart(maps, example)
-    limit = tf.constant([size[1], size[0], size[1], size[0]], tf.float32)
-    boxes = tf.clip_by_value(moved, 0.0, limit)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    area = tf.reduce_prod(moved[:, 2:] - moved[:, :2], axis=1)
-    keep = tf.reduce_all(sides >= 1.0, axis=1) & (
-        tf.reduce_prod(sides, axis=1) >= augment.min_visible * area
-    )
-    number = tf.where(keep, tf.cumsum(tf.cast(keep, tf.int32)), 0)
-    return image, {
-        "boxes": tf.boolean_mask(boxes, keep),
-        "classes": tf.boolean_mask(example["classes"], keep),
-        "is_crowd": tf.boolean_mask(example["is_crowd"], keep),
-        "mask": tf.where(inside, mask, IGNORE),
-        "instances": tf.gather(tf.concat([[0], number], 0), instances),
         "labelled": example["labelled"],
         "values": example["values"],
     }
