@@ -95,10 +95,10 @@ def predict(
 
     For each image, OUT gets NAME_prediction.png (all tasks side by side), for each task with a
     mask NAME_mask.png (class ids; 0 is background), and for each with distances NAME_distance.png
-    (16 bits; 65535 is a distance of 1). A model that finds boxes and a mask of the same classes also
-    tells the instances in the mask apart: NAME_instances.png (16 bits; 0 is none, i the i-th box of
-    the list). OUT/predictions.json holds the rest: boxes (x1, y1, x2,
-    y2 in pixels), scores, class ids and names. An image that can't be read is named and left out.
+    (16 bits; 65535 is a distance of 1). A model of boxes and a mask of the same classes also gives
+    NAME_instances.png (16 bits; 0 is none, i the i-th box). OUT/predictions.json holds the rest:
+    boxes (x1, y1, x2, y2 in pixels), scores, class ids and names. An image that can't be read is
+    named and left out.
     """
     from mtl_keras import draw
 
