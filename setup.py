@@ -20,7 +20,6 @@ CORE = [
     "PyYAML>=6",
     "tensorflow-datasets>=4.9.9,<5",
     "pycocotools>=2.0.8",
-    "faster-coco-eval>=1.6.5",
     "typer>=0.15",
     "rich>=13.8",
 ]

@@ -4,9 +4,9 @@ Command: python benchmarks/instances.py [--images N]
          python benchmarks/instances.py --model efficientnet_lite0_hard_nuclei [--images N]
 Time:    about two minutes for the labels of both sets; about three seconds a picture with a model
 
-Needs MTL_KERAS_DATA. Without a model, boxes, mask and distances are those of the labels: what the way
-alone can reach. With one, they are the predictions for the nuclei at a score of 0.3. Each way is a
-row of results/instances.csv:
+Needs MTL_KERAS_DATA. Without a model, boxes, mask and distances are those of the labels: what the
+way alone can reach. With one, boxes and mask are its predictions for the nuclei at a score of 0.3.
+Each way is a row of results/instances.csv:
 
 - score: the box with the highest score (with labels: the first)
 - smallest: the smallest box
