@@ -22,7 +22,6 @@ CORE = [
     # TensorFlow Datasets needs it to download its own sets, and does not declare it.
     "importlib-resources>=6",
     "pycocotools>=2.0.8",
-    "faster-coco-eval>=1.6.5",
     "typer>=0.15",
     "rich>=13.8",
     "Jinja2>=3.1,<4",

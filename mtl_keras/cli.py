@@ -107,8 +107,10 @@ def predict(
 
     For each image, OUT gets NAME_prediction.png (all tasks side by side), for each task with a
     mask NAME_mask.png (class ids; 0 is background), and for each with distances NAME_distance.png
-    (16 bits; 65535 is a distance of 1). OUT/predictions.json holds the rest: boxes (x1, y1, x2,
-    y2 in pixels), scores, class ids and names. An image that can't be read is named and left out.
+    (16 bits; 65535 is a distance of 1). A model of boxes and a mask of the same classes also gives
+    NAME_instances.png (16 bits; 0 is none, i the i-th box). OUT/predictions.json holds the rest:
+    boxes (x1, y1, x2, y2 in pixels), scores, class ids and names. An image that can't be read is
+    named and left out.
     """
     from mtl_keras import draw
 
@@ -420,6 +422,10 @@ def _predict_one(
             values = {key: value.tolist() for key, value in predictions.items()}
             result[task.name] = {**values, "class_names": names}
             object_names = [task.class_name(c) for c in range(task.num_classes)]
+    if "instances" in found and "instances" not in result:
+        file = f"{stem}_instances.png"
+        Image.fromarray(found["instances"]["mask"].astype("uint16")).save(out / file)
+        result["instances"] = {"mask": file}
     picture = f"{stem}_prediction.png"
     draw_predictions(image, found, object_names).save(out / picture)
     return {**result, "picture": picture}

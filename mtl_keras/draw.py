@@ -1,4 +1,4 @@
-"""Pictures of predictions: boxes, masks and distances, side by side."""
+"""Pictures of predictions: boxes, masks, distances and instances, side by side."""
 
 import colorsys
 from typing import Any
@@ -23,13 +23,13 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
     Boxes and masks have a colour for each class, the same in all panels. Boxes carry the name of
     their class where there is more than one class and the box is large enough to hold the text.
     Distances to the boundary are a heat map, from clear over violet to yellow at 1, over the image
-    in grey.
+    in grey. Instances have colours that differ from those of the instances they touch.
 
     Args:
         image: Path of the image, or an array as `mtl_keras.data.read_image` takes.
         predictions: Dict, task name to predictions, as `MultiTaskModel.predict_images` gives for
             one image. Tasks with `boxes` and `classes`, with `mask` or with `distance` get a panel
-            each.
+            each, and so do instances, which have `mask` and `boxes`.
         class_names: Optional list of strings, the classes of objects (background not counted).
 
     Returns:
@@ -64,7 +64,9 @@ def draw_predictions(image: Any, predictions: dict, class_names: list[str] | Non
     size = (canvas.shape[1], canvas.shape[0])
     panels = []
     for found in predictions.values():
-        if "boxes" in found:
+        if "boxes" in found and "mask" in found:
+            panels.append(_instances(canvas, _of_size(found, "mask", (height, width))))
+        elif "boxes" in found:
             panels.append(_boxes(canvas, found, scale, class_names))
         elif "mask" in found:
             panels.append(_mask(canvas, _of_size(found, "mask", (height, width))))
@@ -240,6 +242,48 @@ def _mask(canvas: np.ndarray, mask: np.ndarray) -> np.ndarray:
         ignore_index=0,
         data_format="channels_last",
     )[0]
+
+
+def _instances(canvas: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    number = _numbers(instances)
+    colours = np.array([(0, 0, 0), *(class_colour(i) for i in range(number.max(initial=0)))])
+    size = (canvas.shape[1], canvas.shape[0])
+    resized = Image.fromarray(instances.astype("int32")).resize(size, Image.Resampling.NEAREST)
+    shown = np.asarray(resized)
+    painted = np.rint(0.5 * canvas + 0.5 * colours[number[shown]]).astype("uint8")
+    panel = np.where((shown > 0)[..., None], painted, canvas)
+    # A line between instances that touch.
+    edge = np.zeros(shown.shape, bool)
+    edge[1:] |= (shown[1:] != shown[:-1]) & (shown[1:] > 0) & (shown[:-1] > 0)
+    edge[:, 1:] |= (shown[:, 1:] != shown[:, :-1]) & (shown[:, 1:] > 0) & (shown[:, :-1] > 0)
+    panel[edge] = 255
+    return panel
+
+
+def _numbers(instances: np.ndarray) -> np.ndarray:
+    """For each instance the number of its colour, from 1; those that touch have different ones."""
+    count = int(instances.max(initial=0)) + 1
+    pairs = []
+    for reach in (1, 2, 3):  # a gap of two pixels still looks like touching
+        for a, b in (
+            (instances[reach:], instances[:-reach]),
+            (instances[:, reach:], instances[:, :-reach]),
+        ):
+            touch = (a != b) & (a > 0) & (b > 0)
+            pairs.append(np.stack([a[touch], b[touch]], -1))
+    pairs = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+    neighbours: list[list[int]] = [[] for _ in range(count)]
+    for a, b in pairs.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
+    number = np.zeros(count, int)
+    for i in range(1, count):
+        taken = {int(number[j]) for j in neighbours[i]}
+        start = i % 7  # so that those that stand alone differ too
+        number[i] = next(k for k in range(start + 1, start + 2 + len(taken)) if k not in taken)
+    return number
 
 
 def _distance(canvas: np.ndarray, distance: np.ndarray) -> np.ndarray:

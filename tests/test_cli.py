@@ -132,9 +132,14 @@ def test_predict(saved, tmp_path):
         assert one["segmentation"]["mask"] == f"{stem}_mask.png"
         mask = np.asarray(Image.open(out / f"{stem}_mask.png"))
         np.testing.assert_array_equal(mask, found["segmentation"]["mask"])
+        assert one["instances"] == {"mask": f"{stem}_instances.png"}
+        with Image.open(out / f"{stem}_instances.png") as written:
+            instances = np.asarray(written)
+        assert instances.dtype == np.uint16
+        np.testing.assert_array_equal(instances, found["instances"]["mask"])
         assert one["picture"] == f"{stem}_prediction.png"
         assert Image.open(out / one["picture"]).width > 2 * 100
-    assert len(list(out.iterdir())) == 3 * 2 + 1
+    assert len(list(out.iterdir())) == 3 * 3 + 1
 
 
 def test_predict_writes_distances(tmp_path):

@@ -21,7 +21,7 @@ from mtl_keras.zoo.measure import measure
 from mtl_keras.zoo.weights import save_weights
 
 TOLERANCE = 0.002
-PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "faster-coco-eval")
+PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pycocotools")
 
 
 def publish(recipe_name: str, run: pathlib.Path) -> dict:

@@ -3,6 +3,7 @@
 from mtl_keras.tasks.classification import Classification
 from mtl_keras.tasks.detection import Detection
 from mtl_keras.tasks.distance import BoundaryDistance
+from mtl_keras.tasks.instances import fuse_instances, instance_tasks
 from mtl_keras.tasks.segmentation import Segmentation
 from mtl_keras.tasks.sequences import LanguageModeling, Tagging
 from mtl_keras.tasks.task import Geometry, Task
@@ -25,6 +26,8 @@ __all__ = [
     "Segmentation",
     "Tagging",
     "Task",
+    "fuse_instances",
+    "instance_tasks",
     "names",
 ]
 

@@ -8,7 +8,7 @@ from mtl_keras import sharing as sharings
 from mtl_keras import trunks
 from mtl_keras.sharing.embedding import head_of
 from mtl_keras.sharing.parts import mark
-from mtl_keras.tasks import Task
+from mtl_keras.tasks import Task, instance_tasks
 from mtl_keras.training.model import MultiTaskModel, auxiliary
 
 
@@ -64,6 +64,11 @@ def build(
     names = [task.name for task in tasks]
     if len(set(names)) != len(names):
         raise ValueError(f"`tasks` must have different names. Received names: {names}")
+    if "instances" in names and instance_tasks(tasks) is not None:
+        raise ValueError(
+            "no task may be named 'instances' beside a detection and a segmentation task of the "
+            f"same classes, whose instances have that name. Received names: {names}"
+        )
     if (
         not isinstance(image_size, (list, tuple))
         or len(image_size) != 2

@@ -8,7 +8,7 @@ from keras import ops
 
 from mtl_keras.data.images import read_image
 from mtl_keras.data.letterbox import MAX_ENLARGEMENT, MULTIPLE, PAD_VALUE
-from mtl_keras.tasks import Geometry
+from mtl_keras.tasks import Geometry, fuse_instances, instance_tasks
 
 
 def predict_images(
@@ -30,11 +30,33 @@ def predict_images(
             name: {key: keras.ops.convert_to_numpy(value)[0] for key, value in predictions.items()}
             for name, predictions in predict(pixels[None]).items()
         }
-        results.append(
-            {task.name: task.present(found[task.name], score_threshold) for task in model.tasks}
-        )
+        results.append(present(model.tasks, found, score_threshold))
         bar.add(1)
     return results
+
+
+def present(tasks: Any, found: dict, score_threshold: float) -> dict:
+    """Makes of the predictions of one image what its user sees, with instances where there are any.
+
+    Args:
+        tasks: The tasks of the model.
+        found: Dict, task name to predictions (NumPy, no batch dimension).
+        score_threshold: Float, boxes that score less are left out.
+
+    Returns:
+        Dict, task name to predictions, and `instances` where `instance_tasks` finds tasks for it.
+    """
+    shown = {task.name: task.present(found[task.name], score_threshold) for task in tasks}
+    together = instance_tasks(tasks)
+    if together is not None and "instances" not in shown:
+        detection, segmentation, distance = together
+        boxes = shown[detection.name]
+        near = None if distance is None else shown[distance.name]["distance"]
+        mask = fuse_instances(
+            boxes["boxes"], boxes["classes"], shown[segmentation.name]["mask"], near
+        )
+        shown["instances"] = {"mask": mask, **boxes}
+    return shown
 
 
 def predict_function(model: Any) -> Callable:

@@ -397,7 +397,10 @@ class MultiTaskModel(BackendStep, keras.Model):
         Returns:
             List of dicts, one an image: task name to predictions. Detection has `boxes` (n, 4)
             float32 xyxy in pixels, `scores` (n,) float32 and `classes` (n,) int32, best first;
-            segmentation has `mask` (height, width) int32.
+            segmentation has `mask` (height, width) int32. A model with a detection and a
+            segmentation task of the same classes (see `mtl_keras.tasks.instance_tasks`) also gives
+            `instances`: `mask` (height, width) int32, 0 where there is none and i + 1 in the
+            instance of box i, with the `boxes`, `scores` and `classes` of the detection.
 
         Raises:
             FileNotFoundError: If a path does not exist.

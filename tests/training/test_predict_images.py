@@ -33,7 +33,7 @@ def test_pictures_of_all_kinds(lite, pictures):
     results = lite.predict_images([p for p, _ in pictures], score_threshold=0.0)
     assert len(results) == len(pictures)
     for found, (_, (height, width)) in zip(results, pictures, strict=True):
-        assert set(found) == {"detection", "segmentation"}
+        assert set(found) == {"detection", "segmentation", "instances"}
         boxes, scores, classes = (found["detection"][k] for k in ("boxes", "scores", "classes"))
         assert (boxes.dtype, scores.dtype, classes.dtype) == (np.float32, np.float32, np.int32)
         assert boxes.shape == (len(scores), 4) and classes.shape == scores.shape
@@ -44,6 +44,11 @@ def test_pictures_of_all_kinds(lite, pictures):
         mask = found["segmentation"]["mask"]
         assert mask.shape == (height, width) and mask.dtype == np.int32
         assert mask.min() >= 0 and mask.max() < 4
+        instances = found["instances"]["mask"]
+        assert instances.shape == (height, width) and instances.dtype == np.int32
+        own = instances > 0
+        assert (classes[instances[own] - 1] + 1 == mask[own]).all()
+        assert found["instances"]["boxes"] is boxes
     # The same picture from an array, a path and a string of a path.
     same = lite.predict_images(
         [np.array(Image.open(pictures[-1][0])), *(pictures[i][0] for i in (8, 9))]
@@ -173,3 +178,10 @@ def test_other_names_and_several_masks_are_kept_apart():
     tasks = [toy.segmentation(name="cells"), toy.segmentation(name="tissue", num_classes=2)]
     (found,) = toy.model(tasks).predict_images([np.zeros((30, 20, 3), "uint8")])
     assert set(found) == {"cells", "tissue"} and found["tissue"]["mask"].max() < 2
+
+
+def test_a_task_named_like_instances_is_refused():
+    with pytest.raises(ValueError, match="'instances'"):
+        toy.model([toy.detection(), toy.segmentation(name="instances")])
+    # Without instances, the name is free.
+    toy.model([toy.detection(), toy.segmentation(name="instances", num_classes=3)])
