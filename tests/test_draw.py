@@ -118,3 +118,14 @@ def test_what_can_not_be_drawn_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"mtl_keras\[draw\]"):
         draw_predictions(image, predictions(40, 60))
+
+
+def test_instances_that_touch_have_different_colours():
+    instances = np.kron(np.arange(1, 65).reshape(8, 8), np.ones((96, 96), int))
+    instances[:96] = 0
+    found = {"instances": {"mask": instances, "boxes": np.zeros((64, 4))}}
+    panel = np.asarray(draw_predictions(np.full((768, 768, 3), 100, "uint8"), found)).astype(int)
+    assert (panel[:96] == 100).all()
+    centres = panel[48 + 96 :: 96, 48::96]
+    for a, b in ((centres[1:], centres[:-1]), (centres[:, 1:], centres[:, :-1])):
+        assert np.abs(a - b).max(-1).min() > 20
