@@ -12,6 +12,7 @@ Each way is a row of results/instances.csv:
 - smallest: the smallest box
 - rectangle: the box of which the pixel is most central, by the larger of both relative distances
 - ellipse: `fuse_instances`, which takes relative distances by Pythagoras
+- ellipse and score: `fuse_instances` with scores: what `predict_images` does
 - ellipse + distance: `fuse_instances` with distances to the boundary, from the labels
 """
 
@@ -52,13 +53,15 @@ def by_cost(boxes, classes, mask, cost):
 
 
 WAYS = {
-    "score": lambda b, c, m, d: by_cost(b, c, m, lambda i, box, x, y: i + 0 * (x + y)),
-    "smallest": lambda b, c, m, d: by_cost(
+    "score": lambda b, c, m, d, s: by_cost(b, c, m, lambda i, box, x, y: i + 0 * (x + y)),
+    "smallest": lambda b, c, m, d, s: by_cost(
         b, c, m, lambda i, box, x, y: (box[2] - box[0]) * (box[3] - box[1]) + 0 * (x + y)
     ),
-    "rectangle": lambda b, c, m, d: by_cost(b, c, m, lambda i, box, x, y: np.maximum(x, y)),
-    "ellipse": lambda b, c, m, d: fuse_instances(b, c, m),
-    "ellipse + distance": lambda b, c, m, d: fuse_instances(b, c, m, d),
+    "rectangle": lambda b, c, m, d, s: by_cost(b, c, m, lambda i, box, x, y: np.maximum(x, y)),
+    "ellipse and score": lambda b, c, m, d, s: fuse_instances(b, c, m, scores=s),
+    "ellipse": lambda b, c, m, d, s: fuse_instances(b, c, m),
+    "ellipse + distance": lambda b, c, m, d, s: fuse_instances(b, c, m, d),
+    "ellipse and score + distance": lambda b, c, m, d, s: fuse_instances(b, c, m, d, s),
 }
 
 
@@ -85,7 +88,7 @@ def run(name: str, count: int | None, model_name: str | None) -> list[dict]:
             scores, mask = np.ones(len(boxes)), labels["mask"]
         for way, fuse in WAYS.items():
             started = time.thread_time()
-            instances = fuse(boxes, classes, mask, distance)
+            instances = fuse(boxes, classes, mask, distance, scores)
             spent[way] += time.thread_time() - started
             found = {"mask": instances, "classes": classes, "scores": scores}
             measured[way].add_image(found, labels)

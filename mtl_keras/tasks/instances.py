@@ -8,7 +8,9 @@ from mtl_keras.tasks.detection import Detection
 from mtl_keras.tasks.distance import BoundaryDistance
 from mtl_keras.tasks.segmentation import Segmentation
 
-NAME = "instances"
+# What a difference in score of 1 counts, beside squared distances relative to the sides of a box,
+# which are at most 0.5: see benchmarks/instances.py.
+SCORE_WEIGHT = 1.0
 
 
 def instance_tasks(tasks: Any) -> tuple | None:
@@ -54,12 +56,16 @@ def _fit(detection: Detection, segmentation: Segmentation) -> bool:
     return names is None or mask_names is None or list(mask_names[1:]) == list(names)
 
 
-def fuse_instances(boxes: Any, classes: Any, mask: Any, distance: Any = None) -> np.ndarray:
+def fuse_instances(
+    boxes: Any, classes: Any, mask: Any, distance: Any = None, scores: Any = None
+) -> np.ndarray:
     """Gives each pixel of the mask to a box.
 
     A pixel of class `c + 1` belongs to a box of class `c` that it lies in. Where several do, it is
     the box of which it is most central: the one with the smallest ellipse through the pixel,
-    relative to the box. Pixels in no box of their class belong to none.
+    relative to the box. With scores, those of a box that is sure count more: the score is taken off
+    the square of the relative distance, so that a weak box inside of a sure one takes little from
+    it, and boxes of like scores share as they would without. Pixels in no box of their class belong to none.
 
     With distances to the boundary, a pixel first climbs to the top of the hill it stands on, from
     pixel to neighbouring pixel of its class; it belongs to the box of the top where it lies in that
@@ -70,6 +76,7 @@ def fuse_instances(boxes: Any, classes: Any, mask: Any, distance: Any = None) ->
         classes: `(n,)` their classes, from 0.
         mask: Integer `(height, width)`, 0 is background and class `c` of boxes is `c + 1`.
         distance: Optional float `(height, width)`, distances as `BoundaryDistance` predicts them.
+        scores: Optional `(n,)` scores of the boxes.
 
     Returns:
         Int32 array `(height, width)`: 0 where there is no instance, i + 1 in that of box i. A box
@@ -102,7 +109,10 @@ def fuse_instances(boxes: Any, classes: Any, mask: Any, distance: Any = None) ->
             f"`distance` must have the shape of `mask`, {mask.shape}. "
             f"Received: distance.shape={np.shape(distance)}"
         )
-    owner = _most_central(boxes, classes, mask)
+    scores = np.zeros(len(boxes)) if scores is None else np.asarray(scores, "float32").reshape(-1)
+    if len(scores) != len(boxes):
+        raise ValueError(f"`scores` must be one a box. Received: {len(scores)} for {len(boxes)}")
+    owner = _most_central(boxes, classes, mask, scores)
     if distance is None or not len(boxes):
         return owner
     height, width = mask.shape
@@ -113,7 +123,9 @@ def fuse_instances(boxes: Any, classes: Any, mask: Any, distance: Any = None) ->
     return np.where(inside & (of_top > 0), of_top, owner).astype("int32")
 
 
-def _most_central(boxes: np.ndarray, classes: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _most_central(
+    boxes: np.ndarray, classes: np.ndarray, mask: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
     height, width = mask.shape
     best = np.full(mask.shape, np.inf, "float32")
     owner = np.zeros(mask.shape, "int32")
@@ -129,7 +141,7 @@ def _most_central(boxes: np.ndarray, classes: np.ndarray, mask: np.ndarray) -> n
         window = (slice(y0, y1), slice(x0, x1))
         across = np.square((x[x0:x1] - centres[i, 0]) / sides[i, 0])
         down = np.square((y[y0:y1] - centres[i, 1]) / sides[i, 1])
-        cost = down[:, None] + across
+        cost = (down - np.float32(SCORE_WEIGHT * scores[i]))[:, None] + across
         better = (cost < best[window]) & (mask[window] == classes[i] + 1)
         np.copyto(best[window], cost, where=better)
         np.copyto(owner[window], np.int32(i + 1), where=better)

@@ -52,9 +52,8 @@ def present(tasks: Any, found: dict, score_threshold: float) -> dict:
         detection, segmentation, distance = together
         boxes = shown[detection.name]
         near = None if distance is None else shown[distance.name]["distance"]
-        mask = fuse_instances(
-            boxes["boxes"], boxes["classes"], shown[segmentation.name]["mask"], near
-        )
+        mask = shown[segmentation.name]["mask"]
+        mask = fuse_instances(boxes["boxes"], boxes["classes"], mask, near, boxes["scores"])
         shown["instances"] = {"mask": mask, **boxes}
     return shown
 
