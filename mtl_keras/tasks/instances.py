@@ -65,7 +65,8 @@ def fuse_instances(
     the box of which it is most central: the one with the smallest ellipse through the pixel,
     relative to the box. With scores, those of a box that is sure count more: the score is taken off
     the square of the relative distance, so that a weak box inside of a sure one takes little from
-    it, and boxes of like scores share as they would without. Pixels in no box of their class belong to none.
+    it, and boxes of like scores share as they would without. Pixels in no box of their class
+    belong to none.
 
     With distances to the boundary, a pixel first climbs to the top of the hill it stands on, from
     pixel to neighbouring pixel of its class; it belongs to the box of the top where it lies in that
