@@ -96,3 +96,13 @@ def test_many_objects_are_fast():
         fuse_instances(boxes, np.zeros(400, int), mask)
         times.append(time.thread_time() - started)
     assert min(times) < 0.15
+
+
+def test_a_weak_box_takes_nothing_from_a_sure_one():
+    mask = np.ones((20, 20), int)
+    boxes = [[0, 0, 20, 20], [5, 5, 15, 15]]
+    alike = fuse_instances(boxes, [0, 0], mask, scores=[0.9, 0.9])
+    np.testing.assert_array_equal(alike, fuse_instances(boxes, [0, 0], mask))
+    assert (fuse_instances(boxes, [0, 0], mask, scores=[0.9, 0.35]) == 1).all()
+    with pytest.raises(ValueError, match="`scores`"):
+        fuse_instances(boxes, [0, 0], mask, scores=[0.9])
