@@ -91,7 +91,7 @@ def _tile(image: Any, labels: dict[str, Any], names: list[str]) -> Any:
         labels["classes"][single],
         labels["mask"] if has["mask"] else None,
         labels["instances"] if has["instances"] else None,
-        names,
+        class_names=names,
         longer_side=max(pixels.shape[:2]),
     )
 

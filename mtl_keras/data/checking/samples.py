@@ -50,7 +50,16 @@ def drawn(seen: Seen, names: list[str]) -> str | None:
     if found is None:
         return None
     mask = found.class_map(found.instances()) if seen.labelled["mask"] else None
-    return _uri(draw_labels(found.pixels, seen.boxes, seen.classes, mask, names, SAMPLE))
+    return _uri(
+        draw_labels(
+            found.pixels,
+            seen.boxes,
+            seen.classes,
+            mask,
+            class_names=names,
+            longer_side=SAMPLE,
+        )
+    )
 
 
 def odd(seen: Sequence[Seen], count: int) -> list[tuple[Seen, int]]:
