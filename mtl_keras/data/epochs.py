@@ -53,12 +53,13 @@ class Endless:
 
     Attributes:
         images: Integer, number of images in an epoch.
-        make: Gives a data set of single elements without end. It shows all images before it shows
-            one again, in another order and changed otherwise each time.
+        make: From a data set of one int64 scalar, a position that is asked when an iteration
+            begins, to a data set of single elements without end. Position `p` is image
+            `p % images` in the order of epoch `p // images`.
     """
 
     images: int
-    make: Callable[[], Any]
+    make: Callable[[Any], Any]
 
 
 def numbers(epochs: Epochs | None) -> Any:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mtl_keras.data.epochs import Endless, Epochs, numbers
 
 SAMPLINGS = ("proportional", "uniform", "temperature", "annealed")
@@ -35,20 +37,26 @@ def mix(
     - `"proportional"`: to its number of images, so that an epoch shows each image about once,
     - `"uniform"`: the same for all,
     - `"temperature"`: proportional to `n ** (1 / temperature)`, n being its number of images,
-    - `"annealed"`: proportional to `n ** a`, where a falls from 1 in the first epoch to 0.2 in
-      the last of `total_epochs`,
+    - `"annealed"`: proportional to `n ** a`, where a falls evenly from 1 in the first epoch to 0.2
+      in the last of `total_epochs`,
     - or as given, in a dict.
 
     An image of a source is shown again when all of its others have been, as often as its share
-    asks for, and is changed otherwise each time. Batches follow from the seeds and the number of
-    the epoch; with an [`Epochs`](epochs.py), which the sources must have too, a training that was
-    interrupted goes on with the batches that it would have seen.
+    asks for, in another order and changed otherwise if the source is made so. Epochs go on in each
+    source where the one before it is expected to have ended, so that a large source of which an
+    epoch shows a part is seen whole in the end. Up to that place, its images are read but not
+    decoded.
+
+    Batches follow from the seeds and the number of the epoch; with an [`Epochs`](epochs.py), a
+    training that was interrupted goes on with the batches that it would have seen. The sources need
+    none.
 
     Args:
         sources: dict, name to a data set of `batches` (or another finite data set of `(images,
-            targets)` or `(images, targets, weights)`, whose order is then its own). Sizes of their
-            own batches do not matter. A task that several sources have must have targets of the
-            same shape in all of them.
+            targets)` or `(images, targets, weights)`, whose order is then its own, and of which all
+            batches up to the place where an epoch begins are made). Sizes of their own batches do
+            not matter. A task that several sources have must have targets of the same shape in all
+            of them.
         batch_size: number of images in a batch.
         sampling: one of the above, or a dict, name of the source to its share; shares add up to 1.
         composition: of a batch. `"stratified"`: every batch holds each source by its share, rounded
@@ -71,7 +79,8 @@ def mix(
     Reference:
         - Arivazhagan et al. 2019, "Massively Multilingual Neural Machine Translation in the Wild"
           (temperature)
-        - Stickland and Murray 2019, "BERT and PALs" (annealed)
+        - Stickland and Murray 2019, "BERT and PALs", section 3.2 (annealed: each step draws a task
+          for its whole batch there, which is `composition="source"`)
 
     Example:
 
@@ -109,7 +118,12 @@ def mix(
         shares.check(batch_size)
     steps = steps_per_epoch or math.ceil(sum(counts.values()) / batch_size)
 
-    made = {name: source.make() for name, source in endless.items()}
+    def begun(i: int) -> Any:
+        """Where source `i` goes on in this epoch."""
+        shown = numbers(epochs).map(lambda number: shares.before(number)[i] * steps * batch_size)
+        return shown.map(lambda position: tf.cast(tf.round(position), tf.int64))
+
+    made = {name: source.make(begun(i)) for i, (name, source) in enumerate(endless.items())}
     specs = _specs({name: ds.element_spec for name, ds in made.items()})
     filled = [ds.map(lambda *parts: _filled(parts, specs), 2) for ds in made.values()]
 
@@ -132,7 +146,7 @@ def mix(
 
 
 class _Shares:
-    """The share of each source in an epoch: called with its number, gives float32 `(sources,)`."""
+    """The share of each source in an epoch: called with its number, gives float64 `(sources,)`."""
 
     def __init__(
         self,
@@ -141,38 +155,33 @@ class _Shares:
         temperature: float,
         total_epochs: int | None,
     ):
-        self.counts, self.given, self.total = counts, None, 1
+        self.counts = counts
+        images = np.array(list(counts.values()), "float64")
         if isinstance(sampling, Mapping):
-            self.given = _given(sampling, counts)
-            return
-        if sampling not in SAMPLINGS:
-            raise ValueError(f"`sampling` should be one of {SAMPLINGS} or a dict, got {sampling!r}")
-        if not temperature >= 1:
-            raise ValueError(f"`temperature` should be at least 1, got {temperature!r}")
-        exponents = {"proportional": 1.0, "uniform": 0.0, "temperature": 1.0 / temperature}
-        self.first = self.last = exponents.get(sampling, 1.0)
-        if sampling == "annealed":
-            if total_epochs is None or total_epochs < 1:
-                raise ValueError(
-                    "`sampling='annealed'` needs `total_epochs`, the number of epochs of the whole "
-                    f"training, at least 1; got {total_epochs!r}"
-                )
-            self.last, self.total = LAST_EXPONENT, total_epochs
+            self.table = np.array([_given(sampling, counts)])  # `(epochs, sources)`
+        else:
+            exponents = _exponents(sampling, temperature, total_epochs)
+            weights = images ** np.reshape(exponents, (-1, 1))
+            self.table = weights / weights.sum(axis=1, keepdims=True)
+        self.sums = np.cumsum(np.concatenate([0.0 * self.table[:1], self.table]), axis=0)
 
     def __call__(self, number: Any) -> Any:
         import tensorflow as tf
 
-        if self.given is not None:
-            return tf.constant(self.given, tf.float32)
-        done = tf.cast(number, tf.float32) / max(self.total - 1, 1)
-        exponent = self.first + (self.last - self.first) * tf.clip_by_value(done, 0.0, 1.0)
-        logarithms = tf.math.log(tf.constant(list(self.counts.values()), tf.float32))
-        return tf.nn.softmax(exponent * logarithms)
+        return tf.gather(tf.constant(self.table), tf.minimum(number, len(self.table) - 1))
+
+    def before(self, number: Any) -> Any:
+        """The sum of the shares of all epochs before one: float64 `(sources,)`."""
+        import tensorflow as tf
+
+        known = tf.minimum(number, len(self.table))
+        later = tf.cast(number - known, tf.float64) * self.table[-1]
+        return tf.gather(tf.constant(self.sums), known) + later
 
     def check(self, batch_size: int) -> None:
         """Every batch shall hold every source: an error where one has too small a share."""
-        for number in (0, self.total - 1):
-            shares = dict(zip(self.counts, self(number).numpy(), strict=True))
+        for row in self.table[[0, -1]]:
+            shares = dict(zip(self.counts, row, strict=True))
             few = {n: round(float(s), 4) for n, s in shares.items() if 0 < s * batch_size < 0.9999}
             if few:
                 raise ValueError(
@@ -180,6 +189,22 @@ class _Shares:
                     f"{few} (their shares); enlarge the batches or the shares, or take "
                     "composition='image'"
                 )
+
+
+def _exponents(sampling: str, temperature: float, total_epochs: int | None) -> Any:
+    """The power of the number of images that a share is proportional to, epoch by epoch."""
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"`sampling` should be one of {SAMPLINGS} or a dict, got {sampling!r}")
+    if not temperature >= 1:
+        raise ValueError(f"`temperature` should be at least 1, got {temperature!r}")
+    if sampling != "annealed":
+        return {"proportional": 1.0, "uniform": 0.0, "temperature": 1.0 / temperature}[sampling]
+    if total_epochs is None or total_epochs < 1:
+        raise ValueError(
+            "`sampling='annealed'` needs `total_epochs`, the number of epochs of the whole "
+            f"training, at least 1; got {total_epochs!r}"
+        )
+    return np.linspace(1.0, LAST_EXPONENT, total_epochs)
 
 
 def _given(shares: Mapping[str, float], counts: dict[str, int]) -> list[float]:
@@ -197,17 +222,17 @@ def _given(shares: Mapping[str, float], counts: dict[str, int]) -> list[float]:
 
 
 def _points(composition: str, batch_size: int, key: Any) -> Any:
-    """Where in [0, 1), cut into shares, the images of a batch lie: float32 `(batch_size,)`."""
+    """Where in [0, 1), cut into shares, the images of a batch lie: float64 `(batch_size,)`."""
     import tensorflow as tf
 
     if composition == "image":
-        return tf.random.stateless_uniform([batch_size], key)
-    draw = tf.random.stateless_uniform([], key)
+        return tf.random.stateless_uniform([batch_size], key, dtype=tf.float64)
+    draw = tf.random.stateless_uniform([], key, dtype=tf.float64)
     if composition == "source":
         return tf.fill([batch_size], draw)
     # Systematic sampling: an even comb at a random place. A share s has floor(s * batch_size) or
     # ceil(s * batch_size) of its teeth, and s * batch_size on average.
-    return (tf.range(batch_size, dtype=tf.float32) + draw) / batch_size
+    return (tf.range(batch_size, dtype=tf.float64) + draw) / batch_size
 
 
 def _endless(name: str, ds: Any) -> Endless:
@@ -228,14 +253,16 @@ def _endless(name: str, ds: Any) -> Endless:
     count = int(ds.cardinality())
     if count < 0:
         raise ValueError(
-            f"the source {name!r} has no known end, so that its number of images is not known; cut "
-            "it off with .take(n), or say how many batches it has with "
+            f"the source {name!r} has no known end, so that its number of images is not known; "
+            "leave out .repeat(), cut it off with .take(n), or say how many batches it has with "
             "tf.data.experimental.assert_cardinality(n)"
         )
     if not count:
         raise ValueError(f"the source {name!r} is empty")
     largest = int(tf.shape(next(iter(ds))[0])[0])  # The last batch may be smaller.
-    return Endless(count * largest, lambda: ds.unbatch().repeat())
+    images = count * largest
+    repeated = ds.unbatch().repeat()
+    return Endless(images, lambda at: at.flat_map(lambda p: repeated.skip(p % images)))
 
 
 def _specs(specs: dict[str, tuple]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from mtl_keras.data.letterbox import letterbox
 from mtl_keras.data.maps import IGNORE
 
 SHUFFLE_BYTES = 512 * 2**20
-ENDLESS = 2**20  # epochs of a data set within one of a mix
 
 
 def batches(
@@ -150,11 +149,16 @@ def batches(
     def epoch(number: Any) -> Any:
         return in_order(encoded, number, seed, buffer)
 
-    def endless() -> Any:
-        """The epochs of a longer one: its number is that of the longer one's and their own."""
-        counted = tf.data.Dataset.range(ENDLESS)
-        each = numbers(epochs).flat_map(lambda n: counted.map(lambda i: n * ENDLESS + i))
-        return finished(each.flat_map(epoch)).prefetch(2)
+    def endless(positions: Any) -> Any:
+        """From one position on; what lies before it is left out while it is still encoded."""
+        passes = positions.flat_map(
+            lambda position: (
+                tf.data.Dataset.range(position // count, np.iinfo("int64").max)
+                .flat_map(lambda number: in_order(encoded, number, seed, buffer))
+                .skip(position % count)
+            )
+        )
+        return finished(passes).prefetch(2)
 
     ds = finished(numbers(epochs).flat_map(epoch))
     ds = ds.apply(tf.data.experimental.assert_cardinality(count))

@@ -197,6 +197,10 @@ class Detection(Task):
 
     # === Loss ===
     def loss(self, targets: dict, outputs: dict) -> Any:
+        every = ops.ones_like(targets["boxes"][:, 0, 0], dtype="float32")
+        return self.partial_loss(targets, outputs, every)
+
+    def partial_loss(self, targets: dict, outputs: dict, labelled: Any) -> Any:
         logits, predicted, shapes = self._flatten(outputs)
         # A crowd is no single object: it is neither learned nor, where it is, background.
         crowd = ops.cast(targets["is_crowd"], "bool")
@@ -214,7 +218,9 @@ class Detection(Task):
         box_loss = (1.0 - complete_iou(assigned["boxes"], predicted)) * quality
         # A batch without objects has box targets of zero area, and no weight on them.
         box_loss = ops.where(quality > 0.0, box_loss, 0.0)
-        found = ops.maximum(ops.mean(ops.sum(quality, axis=-1)), 1.0)
+        # Found in an image, on average over those that have labels.
+        found = ops.sum(ops.sum(quality, axis=-1) * labelled) / ops.maximum(ops.sum(labelled), 1.0)
+        found = ops.maximum(found, 1.0)
         # No cell is inside a box that is not a number: this keeps it from passing unnoticed.
         unnoticed = ops.sum(targets["boxes"] * 0.0, axis=(1, 2))
         return (

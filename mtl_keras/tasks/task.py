@@ -108,6 +108,22 @@ class Task:
         """
         raise NotImplementedError
 
+    def partial_loss(self, targets: dict, outputs: Any, labelled: Any) -> Any:
+        """Computes the loss of each image of a batch in which images may lack the task's labels.
+
+        A task in whose `loss` images depend on each other, as by a mean over the batch, leaves the
+        images without labels out of that here; others need not define it.
+
+        Args:
+            targets: Batched targets, zeros for images without labels.
+            outputs: Raw outputs of the head.
+            labelled: Float32 tensor of shape `(batch,)`, 1 for images that have labels, else 0.
+
+        Returns:
+            Float32 tensor of shape `(batch,)`, finite, of which those without labels do not count.
+        """
+        return self.loss(targets, outputs)
+
     def decode(self, outputs: Any, geometry: Geometry | None = None) -> dict:
         """Turns raw outputs into predictions, in the graph.
 

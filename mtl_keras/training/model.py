@@ -1,5 +1,6 @@
 """The model: a functional `keras.Model` with several tasks."""
 
+import functools
 import math
 import warnings
 from typing import Any
@@ -285,10 +286,12 @@ class MultiTaskModel(BackendStep, keras.Model):
         for task in self.tasks:
             if task.name in targets:
                 weight = _of_task(sample_weight, task.name)
-                known = _known(targets[task.name], weight)
-                loss = task.loss(known, outputs[task.name])
+                known, loss_of = _known(targets[task.name], weight), task.loss
+                if weight is not None:
+                    loss_of = functools.partial(task.partial_loss, labelled=_labelled(weight))
+                loss = loss_of(known, outputs[task.name])
                 if auxiliary(task.name) in outputs:
-                    loss = loss + self.sharing.auxiliary_weight * task.loss(
+                    loss = loss + self.sharing.auxiliary_weight * loss_of(
                         known, outputs[auxiliary(task.name)]
                     )
                 labelled = ops.ones_like(loss)

@@ -127,6 +127,58 @@ def test_a_small_source_is_repeated_in_another_order_and_changed_otherwise(digit
     assert len(np.unique(few.sum(axis=(1, 2, 3)))) == 10
 
 
+def numbered(images, batch=3):
+    """Images without order, of which each has a brightness of its own, from 100 on."""
+    pictures = 100 + np.arange(images, dtype="float32").reshape(-1, 1, 1, 1) * np.ones((2, 2, 3))
+    targets = {"a": {"n": np.ones((images, 3), "float32")}}
+    return tf.data.Dataset.from_tensor_slices((pictures.astype("float32"), targets)).batch(batch)
+
+
+@pytest.mark.parametrize("images", [24, 25])
+def test_a_large_source_is_seen_whole_over_several_epochs(images):
+    """Each epoch goes on where the one before it ended, which is not where the source begins."""
+    ds = mix({"few": source(8, 1, size=(2, 2)), "many": numbered(images)}, 4, "uniform")
+    assert int(ds.cardinality()) == (8 if images == 24 else 9)
+    shown = np.concatenate([values(ds).ravel() for _ in range(6)])
+    many = shown[shown >= 100] - 100
+    whole = many[: len(many) // images * images].reshape(-1, images)
+    assert len(whole) >= 3
+    if images % 3 == 0:
+        np.testing.assert_array_equal(whole, [np.arange(images)] * len(whole))
+    else:  # The last batch of the source is not full, which only counting all would tell.
+        assert set(many) == set(range(images))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_so_is_a_large_source_of_batches(digits, shuffle):
+    task = mtl.tasks.Segmentation(11)
+    sources = {
+        "few": source(2, 1, size=SIZE).map(lambda x, y: (x, {"few": y["a"]["n"]})),
+        "many": batches(digits, "train", [task], SIZE, 5, shuffle=shuffle, seed=4),
+    }
+    # 4 of the 12 in each epoch.
+    ds = mix(sources, 2, "uniform", steps_per_epoch=4)
+    found = [np.stack([batch[0].numpy()[1].sum() for batch in ds]) for _ in range(6)]
+    first, second = np.concatenate(found[:3]), np.concatenate(found[3:])
+    assert len(np.unique(first)) == len(np.unique(second)) == 12
+    assert np.array_equal(first, second) != shuffle
+
+
+def test_annealed_epochs_go_on_too():
+    sources = {"few": source(4, 1, size=(2, 2)), "many": numbered(96)}
+    epochs = mtl.data.Epochs()
+    ds = mix(sources, 25, "annealed", total_epochs=3, steps_per_epoch=2, epochs=epochs)
+    shown = []
+    for number in range(5):
+        epochs.on_epoch_begin(number)
+        shown.append(values(ds).ravel())
+    many = np.concatenate(shown)
+    many = many[many >= 100] - 100
+    # An epoch shows one or two more or fewer than is expected.
+    steps = np.diff(many) % 96
+    assert (np.abs(steps - 1) <= 2).all() and (steps == 1).sum() >= len(steps) - 4
+
+
 @pytest.mark.parametrize("task", [toy.detection(), toy.segmentation(), toy.distance()])
 def test_nothing_of_an_absent_task_is_learned(task):
     """Filled-in targets: finite losses and gradients, and neither moves the head."""

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy
-from labelling_case import LABELLING
+from labelling_case import LABELLING, head_of
 from task_case import run_task_test
 
 import mtl_keras as mtl
@@ -149,3 +150,26 @@ def test_a_class_that_the_mask_task_does_not_have_is_an_error():
 def test_levels_of_different_width_are_named():
     with pytest.raises(ValueError, match="same `channels`"):
         mtl.tasks.Detection(3).head({"P3": 8, "P4": 16, "P5": 16})
+
+
+@pytest.mark.parametrize("name", mtl.tasks.names())
+def test_targets_that_are_filled_in_have_finite_losses_and_gradients(name):
+    """What `mtl_keras.data.mix` gives for images without labels of a task: zeros."""
+    made = [(make, shapes) for make, *shapes in LABELLING.get(name, [])]
+    for make, shapes in made or [(CASES[name]["task"], None)]:
+        task = make()
+        if shapes:
+            x = np.random.default_rng(0).normal(size=shapes[0]).astype("float32")
+            outputs = head_of(task)({task.levels[0]: x})
+            targets = {task.target: np.zeros(shapes[1], "int32")}
+        else:
+            x, y = toy.batch([task], images=3)
+            outputs = toy.model([task])(x)[task.name]
+            targets = {key: np.zeros_like(value) for key, value in y[task.name].items()}
+        outputs = tf.nest.map_structure(tf.Variable, outputs)
+        with tf.GradientTape() as tape:
+            loss = task.loss(targets, outputs)
+        gradients = tape.gradient(loss, tf.nest.flatten(outputs))
+        assert loss.shape == (3,) and np.isfinite(loss).all()
+        gradients = [gradient for gradient in gradients if gradient is not None]
+        assert gradients and all(np.isfinite(gradient).all() for gradient in gradients)
