@@ -8,9 +8,10 @@ from mtl_keras.tasks.detection import Detection
 from mtl_keras.tasks.distance import BoundaryDistance
 from mtl_keras.tasks.segmentation import Segmentation
 
-# What a difference in score of 1 counts, beside squared distances relative to the sides of a box,
-# which are at most 0.5: see benchmarks/instances.py.
-SCORE_WEIGHT = 1.0
+# Chosen by benchmarks/instances.py on predictions: what a difference in score of 1 counts beside
+# squared distances relative to the sides of a box, which are at most 0.5, and how much of the
+# smaller of two boxes of a class may lie in the other one.
+SCORE_WEIGHT, MOST_SHARED = 0.3, 0.7
 
 
 def instance_tasks(tasks: Any) -> tuple | None:
@@ -65,8 +66,9 @@ def fuse_instances(
     the box of which it is most central: the one with the smallest ellipse through the pixel,
     relative to the box. With scores, those of a box that is sure count more: the score is taken off
     the square of the relative distance, so that a weak box inside of a sure one takes little from
-    it, and boxes of like scores share as they would without. Pixels in no box of their class
-    belong to none.
+    it, and boxes of like scores share as they would without; and of two boxes of a class, one of
+    which lies in the other to more than 0.7 of its area, only the surer one gets pixels: they are
+    of one object, found twice. Pixels in no box of their class belong to none.
 
     With distances to the boundary, a pixel first climbs to the top of the hill it stands on, from
     pixel to neighbouring pixel of its class; it belongs to the box of the top where it lies in that
@@ -110,10 +112,17 @@ def fuse_instances(
             f"`distance` must have the shape of `mask`, {mask.shape}. "
             f"Received: distance.shape={np.shape(distance)}"
         )
-    scores = np.zeros(len(boxes)) if scores is None else np.asarray(scores, "float32").reshape(-1)
-    if len(scores) != len(boxes):
-        raise ValueError(f"`scores` must be one a box. Received: {len(scores)} for {len(boxes)}")
-    owner = _most_central(boxes, classes, mask, scores)
+    twice = np.zeros(len(boxes), bool)
+    if scores is None:
+        scores = np.zeros(len(boxes), "float32")
+    else:
+        scores = np.asarray(scores, "float32").reshape(-1)
+        if len(scores) != len(boxes):
+            raise ValueError(
+                f"`scores` must be one a box. Received: {len(scores)} for {len(boxes)}"
+            )
+        twice = _found_twice(boxes, classes, scores)
+    owner = _most_central(boxes, classes, mask, scores, twice)
     if distance is None or not len(boxes):
         return owner
     height, width = mask.shape
@@ -124,8 +133,28 @@ def fuse_instances(
     return np.where(inside & (of_top > 0), of_top, owner).astype("int32")
 
 
+def _found_twice(boxes: np.ndarray, classes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which boxes are of an object that a surer box of the class has found already."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=-1)
+    area = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1), 1e-6)
+    rivals = shared > MOST_SHARED * np.minimum(area[:, None], area[None])
+    rivals &= classes[:, None] == classes[None]
+    twice = np.zeros(len(boxes), bool)
+    kept = np.zeros(len(boxes), bool)
+    for i in np.argsort(-scores, kind="stable"):
+        twice[i] = (rivals[i] & kept).any()
+        kept[i] = not twice[i]
+    return twice
+
+
 def _most_central(
-    boxes: np.ndarray, classes: np.ndarray, mask: np.ndarray, scores: np.ndarray
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    mask: np.ndarray,
+    scores: np.ndarray,
+    left_out: np.ndarray,
 ) -> np.ndarray:
     height, width = mask.shape
     best = np.full(mask.shape, np.inf, "float32")
@@ -137,7 +166,7 @@ def _most_central(
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
     for i, ((x0, y0), (x1, y1)) in enumerate(zip(low, high, strict=True)):
-        if x1 <= x0 or y1 <= y0:
+        if x1 <= x0 or y1 <= y0 or left_out[i]:
             continue
         window = (slice(y0, y1), slice(x0, x1))
         across = np.square((x[x0:x1] - centres[i, 0]) / sides[i, 0])
