@@ -40,7 +40,6 @@ to measure again, e.g. on another machine.
 
 import argparse
 import contextlib
-import csv
 import itertools
 import json
 import os
@@ -51,10 +50,12 @@ import sys
 import tempfile
 import time
 
+import rows as kept
+
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "balancing_cost.csv"
 PAGE = ROOT / "docs" / "balancing.md"
-START, END = "<!-- balancing_cost -->\n", "<!-- /balancing_cost -->"
+MARKER = "balancing_cost"
 OURS, TORCHJD, LIBMTL = "mtl_keras", "TorchJD", "LibMTL"
 LITE, RESNET = "efficientnet_lite0", "resnet18"
 PLAIN, LOSSES, EXACT, FEATURES = "plain", "losses", "parameters", "features"
@@ -113,44 +114,21 @@ GROUP = 8  # Ways in one process, beside plain.
 LIBRARY_GROUP = 4  # Methods in the processes of the libraries, in all their modes.
 SETTINGS = ("size", "batch", "turns", "steps")
 KEY = ("part", "library", "tasks", "method", "mode", *SETTINGS, "round")
-FIELDS = (
-    *KEY,
-    "step_ms",
-    "plain_ms",
-    "memory_mb",
-    "plain_memory_mb",
-    "solver_us",
-    "cores",
-    "versions",
+ROWS = kept.Rows(
+    KEY,
+    (
+        "step_ms",
+        "plain_ms",
+        "memory_mb",
+        "plain_memory_mb",
+        "solver_us",
+        "cores",
+        "versions",
+    ),
 )
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows that were measured; one that was cut off in the middle is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return tuple(str(row[name]) for name in KEY)
-
-
 def number(row: dict, name: str) -> float | None:
     return float(row[name]) if row.get(name) else None
 
@@ -389,9 +367,9 @@ def label(job: dict) -> str:
 
 def run(arguments: argparse.Namespace) -> dict[str, str]:
     """Measures what has no row yet. Returns the errors by what failed; it is not tried again."""
-    done = {key(row) for row in read(arguments.results)}
+    done = {ROWS.key(row) for row in ROWS.read(arguments.results)}
     failed: dict[str, str] = {}
-    missing = [job for job in jobs(arguments) if key(job) not in done]
+    missing = [job for job in jobs(arguments) if ROWS.key(job) not in done]
     for session in sessions(missing):
         session = [[job for job in own if label(job) not in failed] for own in session]
         session = [own for own in session if own]
@@ -402,7 +380,7 @@ def run(arguments: argparse.Namespace) -> dict[str, str]:
             rows, errors = measure(session, arguments, pathlib.Path(folder))
         failed |= errors
         for row in rows:
-            append(arguments.results, row)
+            ROWS.append(arguments.results, row)
             said = [f"round {row['round']}  {label(row)}:"]
             if row.get("step_ms"):
                 said.append(f"{row['step_ms']} ms, {times_of([row])[0]:.2f} x plain;")
@@ -462,11 +440,6 @@ def times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} ×"
 
 
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    line = ["---", *("---:" for _ in header[1:])]
-    return [f"| {' | '.join(cells)} |" for cells in (header, line, *rows)]
-
-
 def methods_table(found: dict) -> list[str]:
     rows = []
     for method in sorted({method for method, _ in found}):
@@ -483,7 +456,7 @@ def methods_table(found: dict) -> list[str]:
                 f"{statistics.median(solver) / 1e3:.2f} ms" if solver else "–",
             ]
         )
-    return table(
+    return kept.table(
         [
             "method",
             "of",
@@ -509,7 +482,7 @@ def tasks_table(by_tasks: dict[int, dict]) -> list[str]:
             cells.append(times(memory[0] if memory else None))
         rows.append(cells)
     header = ["method", *(f"step, {n} tasks" for n in by_tasks)]
-    return table([*header, *(f"memory, {n} tasks" for n in by_tasks)], rows) if rows else []
+    return kept.table([*header, *(f"memory, {n} tasks" for n in by_tasks)], rows) if rows else []
 
 
 def process_table(found: dict, beside: dict) -> list[str]:
@@ -531,7 +504,7 @@ def process_table(found: dict, beside: dict) -> list[str]:
                 times(allocated[0] if allocated else None),
             ]
         )
-    return table(["way", "process", "over plain", "tensors over plain"], rows)
+    return kept.table(["way", "process", "over plain", "tensors over plain"], rows)
 
 
 def columns(found: Found) -> dict[str, dict[str, list[dict]]]:
@@ -563,7 +536,7 @@ def libraries_tables(found: Found) -> list[str]:
     text = []
     for what, cell in (("training step", time_cell), ("memory over plain", memory_cell)):
         rows = [[f"`{m}`", *(cell(own.get(m)) for own in by_column.values())] for m in methods]
-        text += ["", *table([what, *by_column], rows)]
+        text += ["", *kept.table([what, *by_column], rows)]
     return text
 
 
@@ -648,13 +621,6 @@ def verdicts(rows: list[dict], settings: dict) -> list[str]:
     return lines
 
 
-def page(text: str, written: str) -> str:
-    if text.count(START) != 1 or text.count(END) != 1:
-        sys.exit(f"{PAGE} must have the lines {START.strip()} and {END} once each")
-    before, rest = text.split(START)
-    return before + START + written + END + rest.split(END)[1]
-
-
 # === Program ===
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -697,13 +663,13 @@ def main(given: list[str] | None = None) -> int:
     arguments = parse(given)
     failed = run(arguments)
     settings = {name: getattr(arguments, name) for name in SETTINGS}
-    rows = read(arguments.results)
+    rows = ROWS.read(arguments.results)
     if rows or arguments.write:
         text = tables(rows, settings)
         print(f"\n{text}")
         print("\n".join(verdicts(rows, settings)))
         if arguments.write:
-            PAGE.write_text(page(PAGE.read_text("utf-8"), text), encoding="utf-8")
+            PAGE.write_text(kept.between(PAGE.read_text("utf-8"), MARKER, text), encoding="utf-8")
     for name, error in failed.items():
         print(f"FAILED: {name}: {error}", file=sys.stderr)
     return 1 if failed else 0

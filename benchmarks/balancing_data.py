@@ -35,7 +35,6 @@ Each run is a row of results/balancing_data.csv as soon as it ends. Rows are kep
 
 import argparse
 import concurrent.futures
-import csv
 import itertools
 import json
 import math
@@ -48,6 +47,7 @@ import tempfile
 import time
 
 import balancing_data_worker as worker
+import rows as kept
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -79,49 +79,26 @@ COST = (
     "total_s",
     "memory_mb",
 )
-FIELDS = (
-    *KEY,
-    *SHOWN,
-    *(f"tune_{name}" for name in SHOWN),
-    *(f"train_{task}_{kind}" for task in METRICS for kind in ("loss", "weight")),
-    "finite",
-    *COST,
-    "other_metrics",
-    "batches",
-    "cores",
-    "workers",
-    "versions",
+ROWS = kept.Rows(
+    KEY,
+    (
+        *SHOWN,
+        *(f"tune_{name}" for name in SHOWN),
+        *(f"train_{task}_{kind}" for task in METRICS for kind in ("loss", "weight")),
+        "finite",
+        *COST,
+        "other_metrics",
+        "batches",
+        "cores",
+        "workers",
+        "versions",
+    ),
 )
-START, END = "<!-- balancing_data -->\n", "<!-- /balancing_data -->"
+MARKER = "balancing_data"
 TIMES, RUNS_OF_WORKER, MOST_MB = 3, 8, 5000
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows that were measured; one that was cut off in the middle is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return tuple(str(row[name]) for name in KEY)
-
-
 def row_of(job: dict, result: dict, checksum: str, workers: int) -> dict:
     def said(value: float | None) -> str:
         return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
@@ -132,7 +109,11 @@ def row_of(job: dict, result: dict, checksum: str, workers: int) -> dict:
         **{name: job[name] for name in KEY},
         **{name: said(val.get(name)) for name in SHOWN},
         **{f"tune_{name}": said(tune.get(name)) for name in SHOWN},
-        **{f: said(train.get(f.removeprefix("train_"))) for f in FIELDS if f.startswith("train_")},
+        **{
+            f: said(train.get(f.removeprefix("train_")))
+            for f in ROWS.fields
+            if f.startswith("train_")
+        },
         "finite": "yes" if result["finite"] else "no",
         **{name: said(result[name]) for name in COST},
         "other_metrics": json.dumps(others),
@@ -165,7 +146,7 @@ def jobs(arguments: argparse.Namespace, data: str, plan: list[tuple[str, str]]) 
             result += [job("method", "equal", seed=other) for other in range(1, arguments.seeds)]
     for seed in range(1, arguments.method_seeds):
         result += [job("method", method, on, seed) for method, on in methods]
-    unique = {key(job): job for job in result}
+    unique = {ROWS.key(job): job for job in result}
     return [j for j in unique.values() if not arguments.only or arguments.only in j["method"]]
 
 
@@ -227,13 +208,13 @@ class Workers:
 def run(arguments: argparse.Namespace, data: str, until: float) -> dict[str, str]:
     """Measures what has no row yet. Returns the errors by what failed."""
     path = arguments.out / "balancing_data.csv"
-    done = {key(row) for row in read(path)}
+    done = {ROWS.key(row) for row in ROWS.read(path)}
     failed: dict[str, str] = {}
     workers = Workers(arguments.workers)
     with tempfile.TemporaryDirectory(prefix="balancing_data_") as folder:
         try:
             planned = jobs(arguments, data, workers(worker.plan, {}))
-            missing = [job for job in planned if key(job) not in done][: arguments.jobs]
+            missing = [job for job in planned if ROWS.key(job) not in done][: arguments.jobs]
             checksums: dict[int, str] = {}
             for seed, group in itertools.groupby(missing, lambda job: job["seed"]):
                 if time.monotonic() > until:
@@ -259,7 +240,7 @@ def run(arguments: argparse.Namespace, data: str, until: float) -> dict[str, str
                         print(f"{name}: FAILED {failed[name]:.300}", flush=True)
                         continue
                     row = row_of(job, future.result(), checksums[seed], arguments.workers)
-                    append(path, row)
+                    ROWS.append(path, row)
                     shown = [f"{m} {row[m]:.6}" for m in METRICS.values() if row[m]]
                     print(
                         f"{name}: {', '.join(shown) or 'NOT FINITE'}, CPU {row['step_cpu_s']:.5} s "
@@ -487,13 +468,6 @@ def plot(all_found: list[Found], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def page(text: str, tables: str) -> str:
-    if text.count(START) != 1 or text.count(END) != 1:
-        sys.exit(f"{PAGE} must have the lines {START.strip()} and {END} once each")
-    before, rest = text.split(START)
-    return before + START + tables + END + rest.split(END)[1]
-
-
 # === Program ===
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -530,7 +504,7 @@ def main(given: list[str] | None = None) -> int:
                 "with the environment variable MTL_KERAS_DATA"
             )
         failed |= run(arguments, data, until)
-    rows = read(arguments.out / "balancing_data.csv")
+    rows = ROWS.read(arguments.out / "balancing_data.csv")
     all_found = [Found(rows, data, arguments.steps, arguments.size) for data in TASKS]
     all_found = [found for found in all_found if found.lines]
     if all_found:
@@ -540,7 +514,7 @@ def main(given: list[str] | None = None) -> int:
         if arguments.write:
             if not PAGE.exists():
                 sys.exit(f"there is no {PAGE} to write the tables into")
-            PAGE.write_text(page(PAGE.read_text("utf-8"), tables), encoding="utf-8")
+            PAGE.write_text(kept.between(PAGE.read_text("utf-8"), MARKER, tables), encoding="utf-8")
     for name, error in failed.items():
         print(f"FAILED: {name}: {error}", file=sys.stderr)
     return 1 if failed else 0

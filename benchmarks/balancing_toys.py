@@ -29,7 +29,6 @@ to train again. `--write` draws results/balancing_toys.png from the rows.
 """
 
 import argparse
-import csv
 import dataclasses
 import pathlib
 import statistics
@@ -40,6 +39,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import rows as kept
 import toy_problems as toys
 
 import mtl_keras as mtl
@@ -47,16 +47,9 @@ from mtl_keras.balancing import LossWeighting
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FIELDS = (
-    "method",
-    "problem",
-    "start",
-    "losses",
-    "distance",
-    "stationarity",
-    "steps",
-    "reached",
-    "path",
+ROWS = kept.Rows(
+    ("method", "problem", "start"),
+    ("losses", "distance", "stationarity", "steps", "reached", "path"),
 )
 PATIENCE = 4
 
@@ -88,31 +81,6 @@ PROBLEMS = {problem.name: problem for _, problems in FAMILIES for problem in pro
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows of trainings that are over; one that was cut off is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return row["method"], row["problem"], row["start"]
-
-
 def written(point: Any) -> str:
     return " ".join(f"{value:.3g}" for value in point)
 
@@ -154,7 +122,7 @@ def run(methods: list[str], path: pathlib.Path, families: Any = FAMILIES) -> Non
     """Trains what has no row yet."""
     for method in methods:
         for setting, problems in families:
-            done = {key(row) for row in read(path)}
+            done = {ROWS.key(row) for row in ROWS.read(path)}
             jobs = [
                 (problem, start)
                 for problem in problems
@@ -168,7 +136,7 @@ def run(methods: list[str], path: pathlib.Path, families: Any = FAMILIES) -> Non
             made = toys.make(method, len(problems[0].tasks), **given)
             trainer = toys.Trainer(made, problems[0], setting.optimizer())
             for problem, start in jobs:
-                append(path, {"method": method, **train(trainer, problem, start, setting)})
+                ROWS.append(path, {"method": method, **train(trainer, problem, start, setting)})
             took = time.process_time() - began
             names = ", ".join(dict.fromkeys(problem.name for problem, _ in jobs))
             print(f"{method}: {names}   [{took:.0f} s of CPU]", flush=True)
@@ -197,7 +165,7 @@ def select(rows: list[dict]) -> dict[str, dict[str, list[dict]]]:
     """Rows by method and problem, of what is registered and asked for today."""
     starts = {name: {written(start) for start in p.starts} for name, p in PROBLEMS.items()}
     found: dict[str, dict[str, list[dict]]] = {}
-    for row in {key(row): row for row in rows}.values():
+    for row in {ROWS.key(row): row for row in rows}.values():
         if row["start"] in starts.get(row["problem"], ()):
             found.setdefault(row["method"], {}).setdefault(row["problem"], []).append(row)
     return {name: found[name] for name in ordered(set(found) & set(mtl.balancing.names()))}
@@ -342,7 +310,7 @@ def main(given: list[str] | None = None) -> int:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     path = arguments.out / "balancing_toys.csv"
     run(arguments.methods, path)
-    rows = read(path)
+    rows = ROWS.read(path)
     print(table(rows))
     if arguments.write:
         plot(rows, arguments.out / "balancing_toys.png")

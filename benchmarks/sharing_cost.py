@@ -30,7 +30,6 @@ LibMTL's own code. Where the two do not do the same:
 """
 
 import argparse
-import csv
 import os
 import pathlib
 import statistics
@@ -38,6 +37,8 @@ import sys
 import tempfile
 import time
 from importlib import metadata
+
+import rows as kept
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,36 +55,11 @@ MEASURED = (
     "inference_memory_mb",
     "imported_memory_mb",
 )
-FIELDS = (*KEY, *MEASURED, "cores", "versions")
-START, END = "<!-- sharing_cost -->\n", "<!-- /sharing_cost -->"
+ROWS = kept.Rows(KEY, (*MEASURED, "cores", "versions"))
+MARKER = "sharing_cost"
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows that were measured; one that was cut off in the middle is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return tuple(str(row[name]) for name in KEY)
-
-
 def row_of(job: dict, result: dict) -> dict:
     return {
         **{name: job[name] for name in KEY},
@@ -243,11 +219,11 @@ def jobs(arguments: argparse.Namespace) -> list[dict]:
 def run(arguments: argparse.Namespace, measure) -> dict[str, str]:
     """Measures what has no row yet. Returns the errors by what failed; it is not tried again."""
     path = arguments.out / "sharing_cost.csv"
-    done = {key(row) for row in read(path)}
+    done = {ROWS.key(row) for row in ROWS.read(path)}
     failed: dict[str, str] = {}
     for job in jobs(arguments):
         name = f"{job['way']} ({job['library']}, {job['trunk']})"
-        if key(job) in done or name in failed:
+        if ROWS.key(job) in done or name in failed:
             continue
         started = time.perf_counter()
         try:
@@ -256,7 +232,7 @@ def run(arguments: argparse.Namespace, measure) -> dict[str, str]:
             failed[name] = f"{type(error).__name__}: {error}"
             print(f"round {job['round']}  {name}: FAILED", flush=True)
             continue
-        append(path, row)
+        ROWS.append(path, row)
         print(
             f"round {job['round']}  {name}: {int(row['parameters']):,} parameters, step "
             f"{row['step_ms']} ms, latency {row['latency_ms']} ms, memory "
@@ -355,13 +331,6 @@ def described(rows: list[dict], settings: dict) -> tuple[str, str]:
     )
 
 
-def readme(text: str, table: str) -> str:
-    if text.count(START) != 1 or text.count(END) != 1:
-        sys.exit(f"README.md must have the lines {START.strip()} and {END} once each")
-    before, rest = text.split(START)
-    return before + START + table + END + rest.split(END)[1]
-
-
 def plot(found: dict[str, dict], settings: dict, path: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
@@ -430,14 +399,14 @@ def main(given: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         failed = run(arguments, Measurer(pathlib.Path(folder), arguments))
     settings = {name: getattr(arguments, name) for name in ("size", "batch", "steps")}
-    rows = read(arguments.out / "sharing_cost.csv")
+    rows = ROWS.read(arguments.out / "sharing_cost.csv")
     if found := select(rows, OURS, LITE, settings):
         plot(found, settings, arguments.out / "sharing_cost.png")
         table = tables(rows, settings)
         print(f"\n{table}")
         if arguments.write:
             page = ROOT / "README.md"
-            page.write_text(readme(page.read_text("utf-8"), table), encoding="utf-8")
+            page.write_text(kept.between(page.read_text("utf-8"), MARKER, table), encoding="utf-8")
     for name, error in failed.items():
         print(f"FAILED: {name}: {error}", file=sys.stderr)
     return 1 if failed else 0

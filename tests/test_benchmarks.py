@@ -45,7 +45,7 @@ def result(job, slow=1.0):
 
 def rows_of(script, folder, *more, measure=result):
     script.run(arguments(script, folder, *more), measure)
-    return script.read(folder / "sharing_cost.csv")
+    return script.ROWS.read(folder / "sharing_cost.csv")
 
 
 def test_all_ways_by_default(script, tmp_path):
@@ -75,14 +75,14 @@ def test_goes_on_where_it_was(script, tmp_path):
     def stops(job):
         if len(calls) == 2:
             raise KeyboardInterrupt
-        calls.append(script.key(job))
+        calls.append(script.ROWS.key(job))
         return result(job)
 
     given = arguments(script, tmp_path, "--ways", "hard,mtan,soft", "--rounds", "1")
     with pytest.raises(KeyboardInterrupt):
         script.run(given, stops)
     path = tmp_path / "sharing_cost.csv"
-    assert [row["way"] for row in script.read(path)] == ["hard", "mtan"]
+    assert [row["way"] for row in script.ROWS.read(path)] == ["hard", "mtan"]
     # Cut off in the middle of the last row.
     path.write_text(path.read_text("utf-8")[:-9], "utf-8")
     calls.clear()
@@ -108,7 +108,7 @@ def test_what_fails_is_named_and_the_run_goes_on(script, tmp_path, monkeypatch, 
     monkeypatch.setattr(script.Measurer, "__call__", fails)
     given = ["--size", "64", "--batch", "2", "--steps", "1", "--ways", "hard,mtan,soft"]
     assert script.main([*given, "--rounds", "2", "--out", str(tmp_path)]) == 1
-    rows = script.read(tmp_path / "sharing_cost.csv")
+    rows = script.ROWS.read(tmp_path / "sharing_cost.csv")
     assert [(row["round"], row["way"]) for row in rows] == [
         (number, way) for number in ("1", "2") for way in ("hard", "soft")
     ]
@@ -144,13 +144,6 @@ def test_tables(script, tmp_path):
         "| 0.25 × | 2.00 × | 0.25 × | 2.00 × | 1.00 × | 1.00 × |"
     )
     assert "(keras 3)" in table and "(torch 2)" in table
-
-
-def test_readme_is_written_between_its_markers(script):
-    page = f"before\n{script.START}old\n{script.END}\nafter\n"
-    assert script.readme(page, "new\n") == f"before\n{script.START}new\n{script.END}\nafter\n"
-    with pytest.raises(SystemExit, match="sharing_cost"):
-        script.readme("no markers", "new\n")
 
 
 def test_nothing_measured_is_said(script):

@@ -48,7 +48,7 @@ def rows_of(script, folder, monkeypatch, *more, slow=1.0):
     monkeypatch.setattr(script, "measure", measured(script, slow))
     given = arguments(script, folder, *more)
     assert script.run(given) == {}
-    return script.read(given.results)
+    return script.ROWS.read(given.results)
 
 
 def test_every_method_in_every_mode_it_has(script, tmp_path):
@@ -76,8 +76,8 @@ def test_processes_are_even_and_complete(script, tmp_path):
     more = ("--peer-python", "p", "--tasks", "3,2")
     found = script.jobs(arguments(script, tmp_path, *more))
     sessions = script.sessions(found)
-    flat = [script.key(job) for session in sessions for process in session for job in process]
-    assert sorted(flat) == sorted(map(script.key, found))
+    flat = [script.ROWS.key(job) for session in sessions for process in session for job in process]
+    assert sorted(flat) == sorted(map(script.ROWS.key, found))
     for session in sessions:
         for process in session:
             assert len({(job["part"], job["library"], job["tasks"]) for job in process}) == 1
@@ -132,13 +132,6 @@ def test_tables_and_verdicts(script, tmp_path, monkeypatch):
     assert "memory over plain <= 1.3: met; most: 1.20, mgda (parameters)" in said
     ahead = [line for line in said if line.startswith("step in ms, parameters, ours over LibMTL")]
     assert ahead and "<= 1.0: met; most: 0.33, mgda" in ahead[0]
-
-
-def test_page_is_written_between_its_markers(script):
-    old = f"before\n{script.START}old\n{script.END}\nafter\n"
-    assert script.page(old, "new\n") == f"before\n{script.START}new\n{script.END}\nafter\n"
-    with pytest.raises(SystemExit, match="balancing_cost"):
-        script.page("no markers", "new\n")
 
 
 def test_nothing_measured_is_said(script):
