@@ -354,7 +354,7 @@ def _ids_of(png: Path, height: int, width: int) -> np.ndarray:
     return ids
 
 
-@lru_cache(maxsize=4)  # all objects of an image ask for the same PNG, one after the other
+@lru_cache(maxsize=16)  # all objects of an image ask for the same PNG; threads have one each
 def _read_ids(png: Path, modified: int, size: int) -> np.ndarray:
     with open_image(png) as image:
         if image.mode not in ("RGB", "RGBA"):

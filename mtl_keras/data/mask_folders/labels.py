@@ -167,7 +167,7 @@ def _other_size(path: Path, shape: tuple[int, ...], height: int, width: int) -> 
     )
 
 
-@lru_cache(maxsize=2)  # all instances of an image are asked for one after the other
+@lru_cache(maxsize=16)  # all instances of an image ask for it; threads have one each
 def _cuts(path: Path, size: int, mtime: int) -> tuple[tuple[int, int], dict[int, Cut]]:
     kind, array, _ = decode(path)
     ids = coded(kind, array, "codes")

@@ -177,7 +177,7 @@ def _indices(path: Path, colours: Colours = STANDARD) -> np.ndarray:
 
 
 # The objects of an image are asked for one after the other, all from one file.
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # threads have an image each
 def _decoded(path: Path, colours: Colours, modified: int, size: int) -> np.ndarray:
     with path.open("rb") as file:
         head = file.read(26)
