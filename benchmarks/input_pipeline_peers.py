@@ -8,8 +8,8 @@ the factors are multiplied by the set's median letterbox scale.
   `ragged_batch` (boxes are ragged), a `map` of `RandomFlip` and `RandomColorJitter` over batches,
   and `to_dense`, as keras-cv's guide of object detection writes it. That guide has all layers
   behind `ragged_batch`, which fails where there are masks of several sizes.
-- "best": all layers in one `map` over single pictures, and brightness, contrast and saturation by their own layers, since
-  `RandomColorJitter` cannot leave the hue, which is its slowest part.
+- "best": all layers in one `map` over single pictures, and brightness, contrast and saturation by
+  their own layers, since `RandomColorJitter` cannot leave the hue, which is its slowest part.
 
 Where the two sides do not do the same: keras-cv resizes without antialiasing, and resizes the whole
 picture before it crops; ours crops first. keras-cv changes hue in "as documented".

@@ -10,7 +10,6 @@ import sys
 import time
 from importlib import metadata
 
-import balancing_data_worker
 import input_pipeline_peers as peers
 
 OURS = "mtl_keras"
@@ -40,7 +39,7 @@ def pipelines(spec: dict) -> dict:
     """The data sets by what they are for."""
     import mtl_keras as mtl
 
-    builder = balancing_data_worker.builder(spec["data"])
+    builder = mtl.data.load(spec["data"])
     names = builder.info.features["objects"]["label"].names
     splits = {"alone": f"train[:{spec['images']}]", "train": f"train[:{spec['trained']}]"}
     if spec["library"] != OURS:
@@ -119,7 +118,7 @@ class Measurements:
 
             import mtl_keras as mtl
 
-            builder = balancing_data_worker.builder(self.spec["data"])
+            builder = mtl.data.load(self.spec["data"])
             names = builder.info.features["objects"]["label"].names
             self._model = mtl.build(
                 mtl.trunks.create("efficientnet_lite0"),
