@@ -138,15 +138,15 @@ def times_of_set(
     finally:
         for one in processes.values():
             one.end()
-    return [
-        job
-        | {"versions": ready[job["library"]]["versions"]}
-        | {
-            column: f"{statistics.median(t[column] for t in found[job['library'], job['what']]):.3f}"
+    result = []
+    for job in missing:
+        turns = found[job["library"], job["what"]]
+        medians = {
+            column: f"{statistics.median(turn[column] for turn in turns):.3f}"
             for column in ("wall_ms", "cpu_ms")
         }
-        for job in missing
-    ]
+        result.append({**job, **medians, "versions": ready[job["library"]]["versions"]})
+    return result
 
 
 def memory_of_set(
