@@ -35,7 +35,6 @@ Each run is a row of results/balancing_data.csv as soon as it ends. Rows are kep
 
 import argparse
 import concurrent.futures
-import csv
 import itertools
 import json
 import math
@@ -48,6 +47,7 @@ import tempfile
 import time
 
 import balancing_data_worker as worker
+from rows import Rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -92,36 +92,13 @@ FIELDS = (
     "workers",
     "versions",
 )
+ROWS = Rows(KEY, FIELDS)
+read, append, key = ROWS.read, ROWS.append, ROWS.key
 START, END = "<!-- balancing_data -->\n", "<!-- /balancing_data -->"
 TIMES, RUNS_OF_WORKER, MOST_MB = 3, 8, 5000
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows that were measured; one that was cut off in the middle is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return tuple(str(row[name]) for name in KEY)
-
-
 def row_of(job: dict, result: dict, checksum: str, workers: int) -> dict:
     def said(value: float | None) -> str:
         return "" if value is None or not math.isfinite(value) else f"{value:.6g}"

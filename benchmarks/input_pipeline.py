@@ -40,10 +40,10 @@ import sys
 import tempfile
 import time
 
-import rows as kept
 from conversation import Conversation
 from input_pipeline_peers import BEST, DOCUMENTED
 from input_pipeline_worker import EPOCHS, OBJECTS, OURS
+from rows import Rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "input_pipeline.csv"
@@ -55,10 +55,8 @@ MEMORY, ENCODING = "memory", "encoding"
 ENCODED_SIZES = (256, 640)
 LEAST_TRAINING, MOST_SHARE, LEAST_PEER, MOST_GROWTH, MOST_ENCODING = 3.0, 0.15, 2.0, 1.05, 5.0
 SETTINGS = ("size", "batch", "images", "trained")
-ROWS = kept.Rows(
-    ("library", "data", "what", *SETTINGS, "epoch", "round"),
-    ("wall_ms", "cpu_ms", "rss_mb", "peak_mb", "cores", "versions"),
-)
+KEY = ("library", "data", "what", *SETTINGS, "epoch", "round")
+ROWS = Rows(KEY, (*KEY, "wall_ms", "cpu_ms", "rss_mb", "peak_mb", "cores", "versions"))
 
 
 # === What to measure ===

@@ -9,11 +9,11 @@ class Rows:
 
     Args:
         key: Names of the columns that say what was measured, and how.
-        measured: Names of the other columns.
+        fields: Names of all columns, in order.
     """
 
-    def __init__(self, key: tuple[str, ...], measured: tuple[str, ...]):
-        self._key, self.fields = tuple(key), (*key, *measured)
+    def __init__(self, key: tuple[str, ...], fields: tuple[str, ...]):
+        self._key, self.fields = key, fields
 
     def read(self, path: pathlib.Path) -> list[dict]:
         """Returns what was measured. A row cut off in the middle is dropped, from the file too."""

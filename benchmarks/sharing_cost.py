@@ -30,7 +30,6 @@ LibMTL's own code. Where the two do not do the same:
 """
 
 import argparse
-import csv
 import os
 import pathlib
 import statistics
@@ -38,6 +37,8 @@ import sys
 import tempfile
 import time
 from importlib import metadata
+
+from rows import Rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -55,35 +56,12 @@ MEASURED = (
     "imported_memory_mb",
 )
 FIELDS = (*KEY, *MEASURED, "cores", "versions")
+ROWS = Rows(KEY, FIELDS)
+read, append, key = ROWS.read, ROWS.append, ROWS.key
 START, END = "<!-- sharing_cost -->\n", "<!-- /sharing_cost -->"
 
 
 # === Rows ===
-def read(path: pathlib.Path) -> list[dict]:
-    """Rows that were measured; one that was cut off in the middle is dropped, from the file too."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), encoding="utf-8")
-        lines = lines[:-1]
-    return list(csv.DictReader(lines))
-
-
-def append(path: pathlib.Path, row: dict) -> None:
-    new = not path.exists() or not path.stat().st_size
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def key(row: dict) -> tuple:
-    return tuple(str(row[name]) for name in KEY)
-
-
 def row_of(job: dict, result: dict) -> dict:
     return {
         **{name: job[name] for name in KEY},
