@@ -39,18 +39,16 @@ to measure again, e.g. on another machine.
 """
 
 import argparse
-import contextlib
 import itertools
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import rows as kept
+from conversation import Conversation
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "balancing_cost.csv"
@@ -207,7 +205,7 @@ def sessions(found: list[dict]) -> list[list[list[dict]]]:
 
 
 # === Measuring ===
-class Process:
+class Process(Conversation):
     """A process that measures some jobs, which balancing_cost_worker.py is.
 
     Args:
@@ -217,7 +215,7 @@ class Process:
     """
 
     def __init__(self, jobs: list[dict], arguments: argparse.Namespace, errors: pathlib.Path):
-        self.jobs, self.errors = jobs, errors
+        self.jobs = jobs
         first = jobs[0]
         self.part, ours = first["part"], first["library"] == OURS
         ways = [(job["method"], job["mode"]) for job in jobs]
@@ -240,56 +238,26 @@ class Process:
             environment |= {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(paths)}
         else:
             environment.pop("PYTHONPATH", None)  # Not this interpreter's packages.
-        self._file = errors.open("w", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [
-                sys.executable if ours else arguments.peer_python,
-                str(ROOT / "benchmarks" / "balancing_cost_worker.py"),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._file,
-            env=environment,
-            text=True,
-        )
+        python = sys.executable if ours else arguments.peer_python
+        worker = str(ROOT / "benchmarks" / "balancing_cost_worker.py")
+        super().__init__([python, worker], environment, errors)
         self.times: dict[str, list[float]] = {}
-        self._send(spec)
-
-    def _send(self, what: dict | str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # `_answer` says why.
-            print(json.dumps(what), file=self._process.stdin, flush=True)
-
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            said = self.errors.read_text("utf-8", errors="replace").strip().splitlines()[-8:]
-            raise RuntimeError(
-                f"the process ended with {self._process.wait()}:\n" + "\n".join(said)
-            )
-        return json.loads(line)
+        self.send(spec)
 
     def wait(self) -> None:
         """Waits until it has all ready."""
-        self.ready = self._answer()
+        self.ready = self.answer()
         self.failed = self.ready["errors"]
 
     def turn(self, counts: bool = True) -> None:
         """Lets it make the steps of a turn, or one step that does not count."""
-        self._send("turn" if counts else "wake")
-        answer = self._answer()
+        self.send("turn" if counts else "wake")
+        answer = self.answer()
         self.failed = answer["errors"]
         if not counts:
             return
         for name, times in answer["times"].items():
             self.times.setdefault(name, []).extend(times)
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):  # What it did not read any more.
-            self._process.stdin.close()
-        self._process.stdout.close()
-        self._file.close()
 
     def rows(self) -> list[dict]:
         return [

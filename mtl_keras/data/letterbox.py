@@ -50,6 +50,28 @@ def letterbox_scale(height: Any, width: Any, size: tuple[int, int]) -> tuple[Any
     return scale, new_h, new_w
 
 
+def scale_to(image: Any, size: tuple[Any, Any]) -> Any:
+    """Resize bilinearly, with antialiasing where an image becomes smaller.
+
+    Where neither side does, antialiasing changes nothing and takes several times as long.
+
+    Args:
+        image: tensor `(H, W, C)` or `(B, H, W, C)`, float32 or uint8.
+        size: `(height, width)` in pixels, scalar int32 tensors.
+
+    Returns:
+        A float32 tensor of that size.
+    """
+    import tensorflow as tf
+
+    shape, new = tf.shape(image)[-3:-1], tf.stack(size)
+    return tf.cond(
+        tf.reduce_any(new < shape),
+        lambda: tf.image.resize(image, new, "bilinear", antialias=True),
+        lambda: tf.image.resize(image, new, "bilinear"),
+    )
+
+
 def letterbox(image: Any, size: tuple[int, int], trim: bool = False) -> tuple[Any, Any]:
     """Place an image at the top left of a canvas, scaled to fit, its aspect kept.
 
@@ -83,7 +105,7 @@ def letterbox(image: Any, size: tuple[int, int], trim: bool = False) -> tuple[An
     image = tf.convert_to_tensor(image)
     shape = tf.shape(image)[-3:]
     _, new_h, new_w = letterbox_scale(shape[0], shape[1], size)
-    resized = tf.image.resize(image, tf.stack([new_h, new_w]), "bilinear", antialias=True)
+    resized = scale_to(image, (new_h, new_w))
     height, width = size
     if trim:
         height, width = ((side + MULTIPLE - 1) // MULTIPLE * MULTIPLE for side in (new_h, new_w))

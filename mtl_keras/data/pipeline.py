@@ -352,7 +352,7 @@ def _letterboxed(example: dict[str, Any], size: tuple[int, int]) -> tuple[Any, d
     shape = tf.shape(example["image"])
     packed = tf.image.resize(maps.pack(example), tf.stack([new_h, new_w]), "nearest")
     pad = [[0, size[0] - new_h], [0, size[1] - new_w]]
-    instances, mask = maps.unpack(tf.cast(packed[..., 0], tf.int32), example)
+    instances, mask = maps.unpack(packed[..., 0], example)
     # The sides are whole pixels, so that each axis has a factor of its own.
     factor = tf.cast(tf.stack([new_w, new_h]), tf.float32) / tf.cast(shape[1::-1], tf.float32)
     return image, {

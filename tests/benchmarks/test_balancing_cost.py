@@ -14,7 +14,9 @@ def script():
     path = ROOT / "benchmarks/balancing_cost.py"
     spec = importlib.util.spec_from_file_location("balancing_cost", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        spec.loader.exec_module(module)
     return module
 
 

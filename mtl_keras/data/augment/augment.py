@@ -309,8 +309,14 @@ class Augment:
                 lambda: dict(before),
             )
         image = self.colours(tf.cast(sample["image"], tf.float32), seed + 1)
+        seen = sample["instances"] >= 0
+        image = tf.cond(
+            tf.reduce_all(seen),
+            lambda: image,
+            lambda: tf.where(seen[..., None], image, PAD_VALUE),
+        )
         labels = ("boxes", "classes", "is_crowd", "mask", "labelled", "values")
-        return tf.where(sample["instances"][..., None] >= 0, image, PAD_VALUE), {
+        return image, {
             **{key: sample[key] for key in labels},
             "instances": tf.maximum(sample["instances"], 0),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mtl_keras.data.letterbox import PAD_VALUE, letterbox_scale
+from mtl_keras.data.letterbox import PAD_VALUE, letterbox_scale, scale_to
 
 
 def move(
@@ -32,11 +32,10 @@ def move(
     top, rows, place_y, new_h = _window(h, window_h, scale, draw[1], along_y)
     left, columns, place_x, new_w = _window(w, window_w, scale, draw[2], along_x)
 
-    new_size = tf.stack([new_h, new_w])
     image = image[top : top + rows, left : left + columns]
-    image = tf.image.resize(image, new_size, "bilinear", antialias=True)
+    image = scale_to(image, (new_h, new_w))
     maps = maps[top : top + rows, left : left + columns]
-    maps = tf.image.resize(maps, new_size, "nearest")
+    maps = tf.image.resize(maps, tf.stack([new_h, new_w]), "nearest")
     pad = [
         [place_y, window_h - new_h - place_y],
         [place_x, window_w - new_w - place_x],
@@ -54,7 +53,7 @@ def move(
     width, height = tf.cast(window_w, tf.float32), tf.cast(window_h, tf.float32)
     if augment.flip in ("horizontal", "both"):
         do = draw[3] < 0.5
-        image, maps = _if(do, lambda x: x[:, ::-1], image, maps)
+        image, maps = _if(do, lambda x: tf.reverse(x, [1]), image, maps)
         boxes = tf.where(
             do,
             tf.gather(boxes, [2, 1, 0, 3], axis=1) * [-1, 1, -1, 1]
@@ -63,7 +62,7 @@ def move(
         )
     if augment.flip in ("vertical", "both"):
         do = draw[4] < 0.5
-        image, maps = _if(do, lambda x: x[::-1], image, maps)
+        image, maps = _if(do, lambda x: tf.reverse(x, [0]), image, maps)
         boxes = tf.where(
             do,
             tf.gather(boxes, [0, 3, 2, 1], axis=1) * [1, -1, 1, -1]

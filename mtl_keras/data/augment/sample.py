@@ -74,11 +74,19 @@ def settle(sample: dict[str, Any], min_visible: float) -> dict[str, Any]:
     boxes, share = sample["boxes"], sample["share"]
     keep = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= 1.0, axis=1)
     keep &= (share >= min_visible) & (share > 0.0)
-    number = tf.where(keep, tf.cumsum(tf.cast(keep, tf.int32)), 0)
-    # Of padding, -1, the number is -1, of background, 0, it is 0.
-    numbers = tf.concat([[-1, 0], number], 0)
-    sample["instances"] = tf.gather(numbers, sample["instances"] + 1)
-    return {**sample, **{key: tf.boolean_mask(sample[key], keep) for key in OBJECTS}}
+
+    def without() -> dict[str, Any]:
+        number = tf.where(keep, tf.cumsum(tf.cast(keep, tf.int32)), 0)
+        # Of padding, -1, the number is -1, of background, 0, it is 0.
+        numbers = tf.concat([[-1, 0], number], 0)
+        return {
+            "instances": tf.gather(numbers, sample["instances"] + 1),
+            **{key: tf.boolean_mask(sample[key], keep) for key in OBJECTS},
+        }
+
+    same = ("instances", *OBJECTS)
+    kept = tf.cond(tf.reduce_all(keep), lambda: {key: sample[key] for key in same}, without)
+    return {**sample, **kept}
 
 
 def _fitted(sample: dict[str, Any]) -> dict[str, Any]:
