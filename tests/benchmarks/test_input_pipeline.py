@@ -113,7 +113,7 @@ def test_tables_and_verdicts(script, made, tmp_path):
     for data in script.DATA:
         assert f"| `{data}` |" in text
     assert "| `facades` | 83 | 46 | 28 | 6.0 | 10.8 | 18.0 | 1.8 × | 3.0 × |" in text
-    assert "| `nuclei` | 5 | 5 | 5 | 100.0 | 105.0 | 109.0 | 20.0 × | 4.8% |" in text
+    assert "| `nuclei` | 5 | 5 | 5 | 100.0 | 105.0 | 109.0 | 20.0 × | 4.8% | 4.8% |" in text
     assert "| distance | 2.56 ms | 6.40 ms |" in text
     lines = script.verdicts(rows, settings)
     assert "input over the training step >= 3.0: met; worst: 20, nuclei" in lines
