@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtl_keras.data import letterbox
-from mtl_keras.data.letterbox import MAX_ENLARGEMENT
+from mtl_keras.data.letterbox import MAX_ENLARGEMENT, scale_to
 
 SIZES = [(1, 1), (1, 500), (333, 7), (64, 96), (96, 64), (512, 512), (100, 131)]
 
@@ -70,3 +71,17 @@ def test_in_a_graph_and_a_batch():
     batched = letterbox(images, (24, 24))[0]
     for i in range(2):
         np.testing.assert_allclose(graph(images[i])[0], batched[i], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(
+    "size", [(30, 47), (31, 50), (45, 60), (20, 50), (44, 30), (11, 17), (1, 1)]
+)
+def test_scaled_as_with_antialiasing(size, dtype):
+    """Also what is only enlarged, where antialiasing is left out."""
+    image = np.random.default_rng(0).integers(0, 256, (30, 47, 3)).astype(dtype)
+    expected = tf.image.resize(image, size, "bilinear", antialias=True)
+    found = tf.function(scale_to)(tf.constant(image), tf.unstack(tf.constant(size)))
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    np.testing.assert_array_equal(scale_to(tf.constant(image)[None], size)[0], found)
