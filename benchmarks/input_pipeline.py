@@ -28,7 +28,9 @@ more than the step alone, which holds the start of an epoch too.
 
 Memory is that of a process which does nothing but read all tasks' batches of the whole training
 split: what it holds at the end of each epoch, and what it held at most. It is flat if after the
-last epoch it holds at most 5 % more than after the second.
+last epoch it holds at most 5 % more than after the second. The process runs with
+`MALLOC_ARENA_MAX=2`: by default glibc keeps arenas for each of the many threads, which fragment, so
+that what a process holds goes up and down by some percent and hides what is asked here.
 
 Each measurement is a row of results/input_pipeline.csv. Rows are kept: delete the file (or rows)
 to measure again.
@@ -98,7 +100,9 @@ def jobs(arguments: argparse.Namespace) -> list[dict]:
 
 
 # === Measuring ===
-def process(library: str, arguments: argparse.Namespace, errors: pathlib.Path) -> Conversation:
+def process(
+    library: str, arguments: argparse.Namespace, errors: pathlib.Path, **more: str
+) -> Conversation:
     paths = [str(ROOT), *(path for path in [os.environ.get("PYTHONPATH")] if path)]
     environment = {
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -106,6 +110,7 @@ def process(library: str, arguments: argparse.Namespace, errors: pathlib.Path) -
         "KERAS_BACKEND": "tensorflow",
         "CUDA_VISIBLE_DEVICES": "-1",
         "PYTHONPATH": os.pathsep.join(paths),
+        **more,
     }
     python = arguments.peer_python if library in (DOCUMENTED, BEST) else sys.executable
     worker = str(ROOT / "benchmarks" / "input_pipeline_worker.py")
@@ -153,7 +158,7 @@ def memory_of_set(
     data: str, missing: list[dict], arguments: argparse.Namespace, folder: pathlib.Path
 ) -> list[dict]:
     """The memory of one process, epoch by epoch. Returns rows."""
-    one = process(OURS, arguments, folder / "errors.txt")
+    one = process(OURS, arguments, folder / "errors.txt", MALLOC_ARENA_MAX="2")
     try:
         ready = one.ask(spec_of(OURS, data, [MEMORY], arguments))
         epochs = one.ask(MEMORY)["epochs"]

@@ -19,8 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def models() -> str:
     rows = [
-        "| model | input | parameters | shared | box AP | AP50 | IoU by class | file |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
+        "| model | input | parameters | shared | box AP | AP50 | IoU by class | PQ | file |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
     ]
     for name in list_models():
         card = info(name)
@@ -29,7 +29,7 @@ def models() -> str:
         rows.append(
             f"| `{name}` | {height} × {width} | {card['parameters'] / 1e6:.2f} M "
             f"| {card['shared_fraction']:.1%} | {metrics['detection_AP']:.3f} "
-            f"| {metrics['detection_AP50']:.3f} | {ious(card)} "
+            f"| {metrics['detection_AP50']:.3f} | {ious(card)} | {metrics['instances_PQ']:.3f} "
             f"| {card['files']['weights.npz']['bytes'] / 1e6:.1f} MB |"
         )
     return "\n".join(rows)

@@ -62,7 +62,7 @@ class Made:
 
 @pytest.fixture
 def made(script, monkeypatch):
-    monkeypatch.setattr(script, "process", lambda library, *_: Made(script, library))
+    monkeypatch.setattr(script, "process", lambda library, *_, **__: Made(script, library))
     Made.asked = []
     return Made
 

@@ -204,6 +204,7 @@ def test_nothing_of_an_absent_task_is_learned(task):
     assert logs["other_loss"][0] > 0
 
 
+@pytest.mark.slow
 def test_training_on_halves_with_one_label_each(digits):
     detection = toy.detection(num_classes=10, max_objects=40)
     segmentation = toy.segmentation(num_classes=11)

@@ -296,7 +296,7 @@ def test_evaluates_and_predicts():
         found["detection_loss"] + found["segmentation_loss"], rel=1e-4
     )
     (picture,) = model.predict_images([np.full((50, 90, 3), 80, "uint8")], score_threshold=0.0)
-    assert set(picture) == {"detection", "segmentation"}
+    assert set(picture) == {"detection", "segmentation", "instances"}
     assert picture["segmentation"]["mask"].shape == (50, 90)
     names = {"detection", "segmentation"}
     assert set(model.predict(x, verbose=0)) == names | {f"{name}_auxiliary" for name in names}

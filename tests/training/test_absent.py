@@ -12,11 +12,11 @@ import mtl_keras as mtl
 from mtl_keras.training.absent import optimizer_slots
 
 METHODS = [
-    None,
     mtl.balancing.CAGrad(on="features"),
     *(
         pytest.param(method, marks=pytest.mark.slow)
         for method in (
+            None,
             "famo",
             "moco",
             "uncertainty",

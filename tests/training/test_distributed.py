@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize(
     "cases",
     [
-        ["none"],
+        pytest.param(["none"], marks=pytest.mark.slow),
         pytest.param(["uncertainty", "famo", "log_loss"], marks=pytest.mark.slow),
         pytest.param(["moco", "nash_mtl", "gradnorm:features"], marks=pytest.mark.slow),
         pytest.param(["mgda:features", "cagrad:normalized_features"], marks=pytest.mark.slow),

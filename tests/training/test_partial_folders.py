@@ -112,8 +112,8 @@ def test_measure_leaves_out_images_without_labels(sets, monkeypatch):
 @pytest.mark.parametrize(
     ("sharing", "balancing"),
     [
-        ("cross_stitch", "uncertainty"),
-        pytest.param("hard", None, marks=pytest.mark.slow),
+        ("hard", None),
+        pytest.param("cross_stitch", "uncertainty", marks=pytest.mark.slow),
         pytest.param("hard", "mgda", marks=pytest.mark.slow),
     ],
 )
