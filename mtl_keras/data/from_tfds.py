@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mtl_keras.data import builder as builder_lib
-from mtl_keras.data.importing import QUARANTINE, clipped_box
+from mtl_keras.data.importing import QUARANTINE, clipped_box, quarantined
 from mtl_keras.data.records import Problem
 from mtl_keras.data.tfds_sets import Adapted, adapter
 
@@ -115,8 +115,9 @@ def from_tfds(
         splits={s: (n, _generator(source, given, s, problems)) for s, n in splits.items()},
         data_dir=folder,
         description=f"{source.info.full_name} of TensorFlow Datasets.",
+        finish=lambda folder: _note(folder, problems),
     )
-    _report(builder, problems, source.info.full_name)
+    _report(builder, source.info.full_name)
     return builder
 
 
@@ -180,8 +181,8 @@ def _generator(source: Any, given: Any, split: str, problems: list[Problem]) -> 
             image_id = i if given.image_id is None else int(example[given.image_id])
             content, (height, width) = _encoded(example["image"])
             adapted = given.adapt(example, split, height, width)
+            where = f"{source.info.full_name}, {split}, {filename}"
             if adapted.problem:
-                where = f"{source.info.full_name}, {split}, {filename}"
                 problems.append(Problem(where, None, "does not fit", adapted.problem))
             yield i, _example(adapted, labels, content, filename, image_id, height, width)
 
@@ -197,14 +198,10 @@ def _example(
     height: int,
     width: int,
 ) -> dict:
-    boxes, kept, cuts = [], [], []
-    for item in adapted.objects or ():
-        of_mask = None if item.mask is None else item.mask(height, width)
-        box = clipped_box(item, of_mask, height, width)
-        boxes.append(box)
-        kept.append(item)
-        cuts.append(of_mask)
-    crowd = [item.is_crowd for item in kept]
+    objects = adapted.objects or ()  # those without area are left out by the adapter
+    cuts = [None if item.mask is None else item.mask(height, width) for item in objects]
+    boxes = [clipped_box(item, cut, height, width) for item, cut in zip(objects, cuts, strict=True)]
+    crowd = [item.is_crowd for item in objects]
     here = _labelled(adapted)
     instances = np.zeros((height, width), np.uint16)
     if here["instances"]:
@@ -218,7 +215,7 @@ def _example(
         filename,
         image_id,
         np.array(boxes, np.float32),
-        [item.label for item in kept],
+        [item.label for item in objects],
         crowd,
         instances,
         mask,
@@ -237,16 +234,18 @@ def _encoded(image: bytes | np.ndarray) -> tuple[bytes, tuple[int, int]]:
         return image, opened.size[::-1]
 
 
-def _report(builder: Any, problems: list[Problem], name: str) -> None:
-    path = Path(builder.data_dir) / QUARANTINE
+def _note(folder: Path, problems: list[Problem]) -> None:
+    """Lists what is ignored beside the set, before the set can be found."""
     if problems:
-        path.write_text(json.dumps([dataclasses.asdict(p) for p in problems], indent=1), "utf-8")
-    if path.exists():
-        found = json.loads(path.read_text("utf-8"))
-        first = Problem(**found[0])
+        listed = json.dumps([dataclasses.asdict(problem) for problem in problems], indent=1)
+        (folder / QUARANTINE).write_text(listed, "utf-8")
+
+
+def _report(builder: Any, name: str) -> None:
+    if found := quarantined(builder):
         warnings.warn(
             f"{len(found)} images of {name!r} have labels that do not fit together; these labels "
-            "are ignored. mtl_keras.data.quarantined(builder) lists them. The first: "
-            f"{first}",
+            "are ignored. "
+            f"mtl_keras.data.quarantined(builder) lists them. The first: {found[0]}",
             stacklevel=3,
         )

@@ -154,7 +154,7 @@ def batches(
         passes = positions.flat_map(
             lambda position: (
                 tf.data.Dataset.range(position // count, np.iinfo("int64").max)
-                .flat_map(lambda number: in_order(encoded, number, seed, buffer))
+                .flat_map(epoch)
                 .skip(position % count)
             )
         )
