@@ -12,7 +12,8 @@ Each way is a row of results/instances.csv:
 - smallest: the smallest box
 - rectangle: the box of which the pixel is most central, by the larger of both relative distances
 - ellipse: `fuse_instances`, which takes relative distances by Pythagoras
-- ellipse and score: `fuse_instances` with scores: what `predict_images` does
+- ellipse and score: `fuse_instances` with scores, so that a box which lies in a surer one of its
+  class gets no pixels: what `predict_images` does
 - ellipse + distance: `fuse_instances` with distances to the boundary, from the labels
 """
 
