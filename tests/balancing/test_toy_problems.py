@@ -265,7 +265,7 @@ def test_script_goes_on_where_it_was(tmp_path, monkeypatch):
     path = tmp_path / "rows.csv"
     balancing_toys.run(["equal"], path, [(setting, [PAIR])])
     text = path.read_text("utf-8")
-    assert [row["start"] for row in balancing_toys.read(path)] == [
+    assert [row["start"] for row in balancing_toys.ROWS.read(path)] == [
         balancing_toys.written(start) for start in PAIR.starts
     ]
     path.write_text(text[:-9], "utf-8")  # Cut off in the last row.
