@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +76,12 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)  # Recipes share what files beside them hold.
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise ValueError(f"the file {str(path)!r} must define `recipe`, an mtl_keras Recipe")
     return module.recipe

@@ -1,0 +1,25 @@
+"""How networks are trained on `nuclei`: microscopy, many small objects, several stains."""
+
+import mtl_keras as mtl
+from _family import Setting
+
+SETTING = Setting(
+    data="nuclei",
+    shows="cell nuclei in microscopy pictures of several stains",
+    # Windows of pictures at about the scale of prediction; no way is up. The large pictures hold
+    # the most, and the most difficult, nuclei: an epoch shows them several times.
+    augment=mtl.data.Augment(
+        scale=(0.6, 1.6),
+        flip="both",
+        rotate90=True,
+        colour=0.4,
+        grayscale=0.15,
+        invert=0.15,
+        reference_size=(1024, 1024),
+        cover=0.7,
+    ),
+    epochs=14,
+    train_size=(256, 256),
+    image_size=(1024, 1024),
+    levels=("P2", "P3", "P4"),
+)

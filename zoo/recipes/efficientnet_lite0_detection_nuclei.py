@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0, detection alone: boxes of cell nuclei.
+
+Command: python zoo/train.py efficientnet_lite0_detection_nuclei --out runs/efficientnet_lite0_detection_nuclei
+Time: –
+Result: –
+"""
+
+from _family import make
+from _nuclei import SETTING
+
+recipe = make(__file__, SETTING, tasks=("detection",))

@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0, detection alone: boxes of objects in aerial pictures.
+
+Command: python zoo/train.py efficientnet_lite0_detection_vhr10 --out runs/efficientnet_lite0_detection_vhr10
+Time: –
+Result: –
+"""
+
+from _family import make
+from _vhr10 import SETTING
+
+recipe = make(__file__, SETTING, tasks=("detection",))

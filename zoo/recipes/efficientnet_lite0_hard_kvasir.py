@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0, hard sharing: boxes and masks of polyps.
+
+Command: python zoo/train.py efficientnet_lite0_hard_kvasir --out runs/efficientnet_lite0_hard_kvasir
+Time: –
+Result: –
+"""
+
+from _family import make
+from _kvasir import SETTING
+
+recipe = make(__file__, SETTING, sharing="hard")

@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0, hard sharing: boxes and masks of objects in aerial pictures.
+
+Command: python zoo/train.py efficientnet_lite0_hard_vhr10 --out runs/efficientnet_lite0_hard_vhr10
+Time: –
+Result: –
+"""
+
+from _family import make
+from _vhr10 import SETTING
+
+recipe = make(__file__, SETTING, sharing="hard")

@@ -1,0 +1,11 @@
+"""EfficientNet-Lite0, segmentation alone: masks of objects in aerial pictures.
+
+Command: python zoo/train.py efficientnet_lite0_segmentation_vhr10 --out runs/efficientnet_lite0_segmentation_vhr10
+Time: –
+Result: –
+"""
+
+from _family import make
+from _vhr10 import SETTING
+
+recipe = make(__file__, SETTING, tasks=("segmentation",))
