@@ -1,7 +1,8 @@
 """How networks are trained on `facades`: street photographs, large and small objects, nested."""
 
-import mtl_keras as mtl
 from _family import Setting
+
+import mtl_keras as mtl
 
 SETTING = Setting(
     data="facades",

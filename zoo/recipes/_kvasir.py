@@ -1,7 +1,8 @@
 """How networks are trained on `kvasir`: endoscopy, mostly one large polyp a picture."""
 
-import mtl_keras as mtl
 from _family import Setting
+
+import mtl_keras as mtl
 
 SETTING = Setting(
     data="kvasir",

@@ -1,7 +1,8 @@
 """How networks are trained on `nuclei`: microscopy, many small objects, several stains."""
 
-import mtl_keras as mtl
 from _family import Setting
+
+import mtl_keras as mtl
 
 SETTING = Setting(
     data="nuclei",

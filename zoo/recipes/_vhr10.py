@@ -1,7 +1,8 @@
 """How networks are trained on `vhr10`: aerial pictures, few of them, with few objects each."""
 
-import mtl_keras as mtl
 from _family import Setting
+
+import mtl_keras as mtl
 
 SETTING = Setting(
     data="vhr10",

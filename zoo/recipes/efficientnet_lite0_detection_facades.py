@@ -1,11 +1,11 @@
 """EfficientNet-Lite0, detection alone: boxes of things in street photographs.
 
-Command: python zoo/train.py efficientnet_lite0_detection_facades --out runs/efficientnet_lite0_detection_facades
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_detection_facades
+Time: not measured yet.
+Result: not measured yet.
 """
 
-from _family import make
 from _facades import SETTING
+from _family import make
 
 recipe = make(__file__, SETTING, tasks=("detection",))

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, detection alone: boxes of polyps.
 
-Command: python zoo/train.py efficientnet_lite0_detection_kvasir --out runs/efficientnet_lite0_detection_kvasir
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_detection_kvasir
+Time: not measured yet.
+Result: not measured yet.
 """
 
 from _family import make

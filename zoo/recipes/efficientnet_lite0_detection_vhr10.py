@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, detection alone: boxes of objects in aerial pictures.
 
-Command: python zoo/train.py efficientnet_lite0_detection_vhr10 --out runs/efficientnet_lite0_detection_vhr10
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_detection_vhr10
+Time: not measured yet.
+Result: not measured yet.
 """
 
 from _family import make

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, hard sharing: boxes and masks of objects in aerial pictures.
 
-Command: python zoo/train.py efficientnet_lite0_hard_vhr10 --out runs/efficientnet_lite0_hard_vhr10
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_hard_vhr10
+Time: not measured yet.
+Result: not measured yet.
 """
 
 from _family import make

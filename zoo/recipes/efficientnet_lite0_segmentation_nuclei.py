@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, segmentation alone: masks of cell nuclei.
 
-Command: python zoo/train.py efficientnet_lite0_segmentation_nuclei --out runs/efficientnet_lite0_segmentation_nuclei
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_segmentation_nuclei
+Time: not measured yet.
+Result: not measured yet.
 """
 
 from _family import make

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, soft sharing: boxes and masks of cell nuclei.
 
-Command: python zoo/train.py efficientnet_lite0_soft_nuclei --out runs/efficientnet_lite0_soft_nuclei
-Time: –
-Result: –
+Command: python zoo/train.py efficientnet_lite0_soft_nuclei
+Time: not measured yet.
+Result: not measured yet.
 """
 
 from _family import make
