@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -53,12 +54,22 @@ def info(name: str) -> dict:
     assert card["metrics"]["detection_AP50"] > 0.8
     ```
     """
+    return json.loads((_folder(name) / "card.json").read_text(encoding="utf-8"))
+
+
+def _folder(name: Any) -> pathlib.Path:
+    """The folder of a published model, or the one that is named."""
+    path = pathlib.Path(name)
+    if isinstance(name, os.PathLike) or len(path.parts) > 1 or (path / "card.json").is_file():
+        if not (path / "card.json").is_file():
+            raise FileNotFoundError(f"there is no card.json in the folder {str(path)!r}")
+        return path
     names = list_models()
     if name not in names:
         near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
         offer = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are {names}."
         raise ValueError(f"there is no published model {name!r}. {offer}")
-    return json.loads((PUBLISHED / name / "card.json").read_text(encoding="utf-8"))
+    return PUBLISHED / name
 
 
 def load(
@@ -128,7 +139,7 @@ def load(
 
 def _checked(name: str, card: dict, file: str) -> pathlib.Path:
     """Returns the path of a file of a model after comparing its hash with the card."""
-    path = PUBLISHED / name / file
+    path = _folder(name) / file
     if not path.is_file():
         raise FileNotFoundError(
             f"the file {file!r} of the published model {name!r} is missing: {path}. Install "
