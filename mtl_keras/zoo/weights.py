@@ -6,7 +6,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-
 DTYPES = ("float32", "float16", "float16_rounded")
 
 
