@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from mtl_keras.nearest import did_you_mean
-from mtl_keras.sharing import Adapters, AdaShare, HardSharing
-from mtl_keras.sharing.adapters import reset
+from mtl_keras.sharing.adapters import Adapters, reset
+from mtl_keras.sharing.adashare import AdaShare
+from mtl_keras.sharing.hard import HardSharing
 from mtl_keras.tasks import Task
 from mtl_keras.training.convert import Reader, copy_alike, started_anew
 from mtl_keras.training.model import MultiTaskModel, heads_of
@@ -79,7 +80,8 @@ def with_tasks(model: MultiTaskModel, tasks: Sequence[str | Task]) -> MultiTaskM
         )
     if anew:
         warnings.warn(
-            f"besides the heads of new tasks, these have random weights: {_some(anew)}",
+            "besides the heads of new tasks, these have random weights: "
+            f"{', '.join(dict.fromkeys(map(_layer, anew)))}",
             stacklevel=2,
         )
     return target
@@ -160,5 +162,7 @@ def _changed(one: MultiTaskModel, other: MultiTaskModel, tasks: list[str]) -> li
     ]
 
 
-def _some(entries: list[str]) -> str:
-    return ", ".join(entries[:4]) + (f" and {len(entries) - 4} more" if len(entries) > 4 else "")
+def _layer(entry: str) -> str:
+    """The layer of an entry such as `"neck starts anew: lateral_P2/kernel"`."""
+    outer, _, inner = entry.partition(" starts anew")
+    return f"{outer}/{inner[2:].rpartition('/')[0]}" if inner else outer

@@ -110,7 +110,8 @@ class Found:
         path = self.folder / file
         if not path.is_file():
             raise FileNotFoundError(
-                f"the file {file!r} of the model {str(self.name)!r} is missing: {path}. {self.again}"
+                f"the file {file!r} of the model {str(self.name)!r} is missing: {path}. "
+                f"{self.again}"
             )
         expected = self.card["files"].get(file, {}).get("sha256")
         found = describe_file(path)["sha256"]
