@@ -29,6 +29,8 @@ CORE = [
 DRAW = ["opencv-python-headless>=4.10"]
 DEMO = [*DRAW, "matplotlib>=3.8", "scikit-learn>=1.5", "scikit-image>=0.24"]
 HUB = ["keras-hub>=0.23"]
+# Models on Hugging Face and Kaggle: their own libraries download, resume, cache and upload.
+SHARE = ["huggingface-hub>=2,<3", "kagglehub>=1,<2"]
 KERAS_CV = ["keras-cv==0.9.*"]
 # Other libraries that benchmarks and a test compare with; heavy, since they bring PyTorch.
 PEERS = ["torchjd[full]==0.18.*", "LibMTL==1.1.5"]
@@ -58,6 +60,7 @@ setup(
         "draw": DRAW,
         "demo": DEMO,
         "hub": HUB,
+        "share": SHARE,
         "cv": KERAS_CV,
         "notebook": NOTEBOOK,
         "peers": PEERS,

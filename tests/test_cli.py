@@ -56,7 +56,8 @@ def published(tmp_path, monkeypatch):
     """Two cards in place of those of the package."""
     for name in ("trunk_hard_cells", "trunk_soft_roofs"):
         (tmp_path / "published" / name).mkdir(parents=True)
-        card = {"name": name, "metrics": {"detection_AP": 0.51234}, "config": {"secret": "config"}}
+        card = {**dict.fromkeys(zoo.save.KEYS), "name": name, "files": {}}
+        card.update(metrics={"detection_AP": 0.51234}, config={"secret": "config"})
         (tmp_path / "published" / name / "card.json").write_text(json.dumps(card))
     monkeypatch.setattr(zoo.registry, "PUBLISHED", tmp_path / "published")
 

@@ -5,5 +5,6 @@ from mtl_keras.training.convert import convert
 from mtl_keras.training.errors import NonFiniteLossError
 from mtl_keras.training.finalize import finalize
 from mtl_keras.training.model import MultiTaskModel
+from mtl_keras.training.retask import with_tasks
 
-__all__ = ["MultiTaskModel", "NonFiniteLossError", "build", "convert", "finalize"]
+__all__ = ["MultiTaskModel", "NonFiniteLossError", "build", "convert", "finalize", "with_tasks"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -67,11 +67,11 @@ def convert(model: MultiTaskModel | Sequence[MultiTaskModel], sharing: Any) -> M
         for source in sources
     ]
     target = MultiTaskModel.from_config(_config(sources, sharing))
-    reader = _Reader(sources)
+    reader = Reader(sources)
     alike = len(sources) == 1 and type(sources[0].sharing) is type(sharing)
-    copied = _copy_alike(sources[0], target) if alike else set()
+    copied = copy_alike(sources[0], target) if alike else set()
     lost = reader.unused(copied) + reader.fill(target, copied)
-    lost += _started_anew(target, copied) if alike else sharing.preserve(target)
+    lost += started_anew(target, copied) if alike else sharing.preserve(target)
     lost = list(dict.fromkeys(lost))
     target.lost = lost
     if lost:
@@ -79,11 +79,17 @@ def convert(model: MultiTaskModel | Sequence[MultiTaskModel], sharing: Any) -> M
     return target
 
 
-class _Reader:
-    """What each task has learned: arrays of its stages, its neck and its head, by key."""
+class Reader:
+    """What each task has learned: arrays of its stages, its neck and its head, by key.
 
-    def __init__(self, sources: list[MultiTaskModel]):
+    Args:
+        sources: List of `MultiTaskModel`.
+        donor: Optional name of the task whose stages and neck a task gets that is in no source.
+    """
+
+    def __init__(self, sources: list[MultiTaskModel], donor: str | None = None):
         self._sources = sources
+        self._donor = donor
         self._of_task = {task.name: source for source in sources for task in source.tasks}
         self._cache: dict[tuple, list[dict[str, np.ndarray]]] = {}
 
@@ -100,11 +106,15 @@ class _Reader:
     def fill(self, target: MultiTaskModel, copied: set[str]) -> list[str]:
         """Fills stages, necks and heads that were not copied; returns what was lost by that."""
         slots: dict[int, _Slot] = {}
+        # Layers may share variables (under adapters), also with one that was copied.
+        done = {id(v) for layer in target.layers if layer.name in copied for v in layer.weights}
         for part, layer in marked(target):
             taken = part.stage or _is_neck(part) or layer.name in _heads_of(part)
             if not taken or layer.name in copied:
                 continue
             for key, variable in variables_by_key(_plain(layer)).items():
+                if id(variable) in done:
+                    continue
                 # Towers that hold a variable together (under adapters) own it together.
                 slot = slots.setdefault(id(variable), _Slot(variable, key, part, layer.name))
                 slot.tasks.update(dict.fromkeys(part.tasks))
@@ -113,13 +123,14 @@ class _Reader:
 
     def _assign(self, slot: "_Slot") -> list[str]:
         variable, key, stage = slot.variable, slot.key, slot.part.stage
+        tasks = [task for task in slot.tasks if task in self._of_task] or [self._donor]
         of_task = {
             task: [
                 arrays[key]
                 for arrays in self._arrays(task, slot.part)
                 if key in arrays and arrays[key].shape == tuple(variable.shape)
             ]
-            for task in slot.tasks
+            for task in tasks
         }
         every = [array for arrays in of_task.values() for array in arrays]
         if not every:
@@ -194,19 +205,31 @@ class _Slot:
     tasks: dict[str, None] = dataclasses.field(default_factory=dict)
 
 
-def _copy_alike(source: MultiTaskModel, target: MultiTaskModel) -> set[str]:
-    """Copies layers of the same name and shape whole: units, gates, experts, adapters too."""
+def copy_alike(
+    source: MultiTaskModel, target: MultiTaskModel, skip: Collection[str] = ()
+) -> set[str]:
+    """Copies layers of the same name and shape whole: units, gates, experts, adapters too.
+
+    Args:
+        source: `MultiTaskModel` to copy from.
+        target: `MultiTaskModel` to copy to.
+        skip: Names of layers that are not copied.
+
+    Returns:
+        Set of the names of the layers that were copied.
+    """
     old = {layer.name: layer for layer in source.layers}
     copied = set()
     for _, layer in marked(target):
-        twin = old.get(layer.name)
+        twin = None if layer.name in skip else old.get(layer.name)
         if twin is not None and [w.shape for w in twin.weights] == [w.shape for w in layer.weights]:
             layer.set_weights(twin.get_weights())
             copied.add(layer.name)
     return copied
 
 
-def _started_anew(target: MultiTaskModel, copied: set[str]) -> list[str]:
+def started_anew(target: MultiTaskModel, copied: set[str]) -> list[str]:
+    """Says which layers are neither stage, neck nor head, nor were copied whole."""
     found = []
     for part, layer in marked(target):
         taken = part.stage or _is_neck(part) or layer.name in _heads_of(part)

@@ -1,23 +1,40 @@
-"""What is published, and how it is loaded. Heavy rooms are imported only when a model is."""
+"""Which models there are, and where a name leads. Heavy rooms are imported only by `load`."""
 
-import difflib
+import dataclasses
 import fnmatch
-import hashlib
+import importlib.util
 import json
+import os
 import pathlib
 from typing import Any
 
+from mtl_keras.nearest import did_you_mean
+from mtl_keras.zoo import sources
+from mtl_keras.zoo.save import CARD, KEYS, WEIGHTS, describe_file
+
 PUBLISHED = pathlib.Path(__file__).parent / "published"
+# In a checkout, the data package of larger models lies beside the code and is not installed.
+CHECKOUT = pathlib.Path(__file__).parents[2] / "zoo" / "package" / "mtl_keras_zoo"
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Lists the published models.
+
+    These are the models of mtl_keras itself, those of the data package `mtl-keras-zoo` where it is
+    installed, and those in the folders that the environment variable `MTL_KERAS_ZOO` names
+    (several are separated as in `PATH`): each folder in them is a model, as `save_to_zoo` writes
+    it.
 
     Args:
         pattern: String with shell wildcards, such as `"*nuclei*"`.
 
     Returns:
         Sorted list of names.
+
+    Raises:
+        FileNotFoundError: If a file of a model that matches is missing, or `MTL_KERAS_ZOO` names
+            a folder that does not exist.
+        ValueError: If two models have the same name.
 
     Example:
 
@@ -26,24 +43,35 @@ def list_models(pattern: str = "*") -> list[str]:
     assert "efficientnet_lite0_hard_nuclei" in list_models("*nuclei*")
     ```
     """
-    names = (card.parent.name for card in PUBLISHED.glob("*/card.json"))
-    return sorted(fnmatch.filter(names, pattern))
+    folders = _folders()
+    names = sorted(fnmatch.filter(folders, pattern))
+    lacking = {
+        str(folders[name]): missing for name in names if (missing := _missing(folders[name]))
+    }
+    if lacking:
+        raise FileNotFoundError(
+            "there are models of which files are missing: "
+            + "; ".join(f"{folder!r} lacks {', '.join(files)}" for folder, files in lacking.items())
+        )
+    return names
 
 
-def info(name: str) -> dict:
-    """Returns the card of a published model.
+def info(name: str | os.PathLike) -> dict:
+    """Returns the card of a model.
 
     Args:
-        name: String, a name of `list_models()`.
+        name: What `load` takes: a name of `list_models()`, a pattern that matches one name, a
+            folder, or an address of a hub. Of a hub, the card alone is downloaded.
 
     Returns:
-        Dict with `tasks`, `classes`, `input`, `parameters`, `metrics` and the command that measures
-        them, `data` with its licence, `recipe`, `versions`, `files` with their SHA-256, and
-        `config`, which builds the network.
+        Dict with `tasks`, `classes`, `input`, `parameters`, `versions`, `files` with their
+        SHA-256, and `config`, which builds the network. The card of a published model also has its
+        `metrics` and the command that measures them, `data` with its licence, and `recipe`.
 
     Raises:
-        ValueError: If there is no model of that name; the nearest names are offered.
-        FileNotFoundError: If its card is missing.
+        ValueError: If there is no model of that name; the nearest names are offered. If the card
+            is not one of a model.
+        FileNotFoundError: If a folder, an address or a card does not exist.
 
     Example:
 
@@ -53,92 +81,148 @@ def info(name: str) -> dict:
     assert card["metrics"]["detection_AP50"] > 0.8
     ```
     """
-    names = list_models()
-    if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
-        offer = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"There are {names}."
-        raise ValueError(f"there is no published model {name!r}. {offer}")
-    return json.loads((PUBLISHED / name / "card.json").read_text(encoding="utf-8"))
+    return find(name, (CARD,)).card
 
 
-def load(
-    name: str,
-    num_classes: dict[str, int] | None = None,
-    image_size: tuple[int, int] | None = None,
-) -> Any:
-    """Loads a published model.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Where a name leads.
+
+    Attributes:
+        name: The name as it was given.
+        folder: Path of the folder that holds the files of the model.
+        card: Dict, the card.
+        again: String, a sentence that says how a damaged file is mended.
+    """
+
+    name: Any
+    folder: pathlib.Path
+    card: dict
+    again: str
+
+    def checked(self, file: str) -> pathlib.Path:
+        """Returns the path of a file of the model after comparing its hash with the card.
+
+        Raises:
+            FileNotFoundError: If the file is missing.
+            ValueError: If the file is not the one that the card describes.
+        """
+        path = self.folder / file
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"the file {file!r} of the model {str(self.name)!r} is missing: {path}. "
+                f"{self.again}"
+            )
+        expected = self.card["files"].get(file, {}).get("sha256")
+        found = describe_file(path)["sha256"]
+        if found != expected:
+            raise ValueError(
+                f"the file {file!r} of the model {str(self.name)!r} is damaged: its SHA-256 is "
+                f"{found}, the card says {expected} ({path}). {self.again}"
+            )
+        return path
+
+
+def find(name: str | os.PathLike, files: tuple[str, ...] = (CARD, WEIGHTS)) -> Found:
+    """Follows a name to the folder of a model, by way of a hub where it is an address of one.
 
     Args:
-        name: String, a name of `list_models()`.
-        num_classes: Optional dict, task name to a number of classes of your own (background counts
-            for segmentation). These tasks get new heads, with random weights; trunk, neck and the
-            other heads keep their pretrained weights.
-        image_size: Optional `(height, width)` in pixels, multiples of 32, to letterbox images to,
-            in place of the size that the card gives.
+        name: See `load`.
+        files: Names of the files that are needed; a hub is asked for no others.
 
     Returns:
-        A `mtl_keras.MultiTaskModel`, not compiled.
+        `Found`.
 
     Raises:
-        ValueError: If the name is unknown, `num_classes` names a task that the model does not
-            have or a number it can't have, or a file is damaged.
-        FileNotFoundError: If a file of the model is missing.
-
-    Example:
-
-    ```python
-    from mtl_keras.zoo import load
-    model = load(
-        "efficientnet_lite0_hard_nuclei", num_classes={"detection": 3, "segmentation": 4}
-    )
-    assert [task.num_classes for task in model.tasks] == [3, 4]
-    ```
+        ValueError: See `info`.
+        FileNotFoundError: See `info`.
     """
-    card = info(name)
-    weights = _checked(name, card, "weights.npz")
-
-    from mtl_keras.training import MultiTaskModel
-    from mtl_keras.training.model import heads_of
-    from mtl_keras.zoo.weights import load_weights
-
-    config = dict(card["config"])
-    if image_size is not None:
-        config["image_size"] = list(image_size)
-    num_classes = {} if num_classes is None else num_classes
-    if not isinstance(num_classes, dict):
+    if not isinstance(name, (str, os.PathLike)):
         raise ValueError(
-            "`num_classes` must be a dict, task name to number of classes. "
-            f"Received: num_classes={num_classes!r}"
+            "`name` must be a name of a model, a folder or an address of a hub. "
+            f"Received: name={name!r}"
         )
-    tasks = {task["config"]["name"]: task for task in config["tasks"]}
-    unknown = sorted(set(num_classes) - set(tasks))
-    if unknown:
-        raise ValueError(
-            f"`num_classes` names tasks {unknown}; the tasks of {name!r} are {sorted(tasks)}"
-        )
-    without = [task for task in num_classes if "num_classes" not in tasks[task]["config"]]
-    if without:
-        raise ValueError(f"`num_classes` names tasks that have no classes: {without}")
-    for task, count in num_classes.items():
-        tasks[task]["config"].update(num_classes=count, class_names=None)
-    model = MultiTaskModel.from_config(config)
-    load_weights(model, weights, skip=tuple(n for task in num_classes for n in heads_of(task)))
-    return model
+    if (handle := sources.parse(name)) is not None:
+        folder, again = sources.fetch(handle, files)
+    elif (path := _as_folder(name)) is not None:
+        folder, again = path, "Save the model again."
+    else:
+        folder, again = _by_name(name), "Install it again."
+    return Found(name, folder, _read_card(folder / CARD, name), again)
 
 
-def _checked(name: str, card: dict, file: str) -> pathlib.Path:
-    """Returns the path of a file of a model after comparing its hash with the card."""
-    path = PUBLISHED / name / file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the file {file!r} of the published model {name!r} is missing: {path}. Install "
-            "mtl_keras again."
-        )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != card["files"][file]["sha256"]:
-        raise ValueError(
-            f"the file {file!r} of the published model {name!r} is damaged: its SHA-256 is "
-            f"{found}, the card says {card['files'][file]['sha256']} ({path}). Install mtl_keras "
-            "again."
-        )
+def _as_folder(name: str | os.PathLike) -> pathlib.Path | None:
+    """The folder that a path names; a name without a separator may be that of a folder here."""
+    path = pathlib.Path(name)
+    is_path = isinstance(name, os.PathLike) or any(s in name for s in (os.sep, os.altsep) if s)
+    if not is_path and (not path.is_dir() or name in _folders()):
+        return None
+    if not (path / CARD).is_file():
+        what = f"is a folder without a {CARD}" if path.is_dir() else "is no folder"
+        raise FileNotFoundError(f"there is no model in {str(path)!r}, which {what}")
     return path
+
+
+def _by_name(name: str) -> pathlib.Path:
+    folders = _folders()
+    names = [name] if name in folders else fnmatch.filter(folders, name)
+    if len(names) > 1:
+        raise ValueError(
+            f"the pattern {name!r} must match one published model, but matches {sorted(names)}"
+        )
+    if not names:
+        raise ValueError(
+            f"there is no published model {name!r}. "
+            f"{did_you_mean(name.strip('*?'), sorted(folders))}"
+        )
+    return folders[names[0]]
+
+
+def _folders() -> dict[str, pathlib.Path]:
+    """Name to folder of all published models."""
+    found: dict[str, pathlib.Path] = {}
+    for root in _roots():
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            if not folder.is_dir() or folder.name.startswith((".", "_")):
+                continue
+            if folder.name in found:
+                raise ValueError(
+                    f"there are two published models {folder.name!r}: {str(found[folder.name])!r} "
+                    f"and {str(folder)!r}; rename one of the folders"
+                )
+            found[folder.name] = folder
+    return found
+
+
+def _roots() -> list[pathlib.Path]:
+    roots = [PUBLISHED]
+    package = importlib.util.find_spec("mtl_keras_zoo")
+    places = [CHECKOUT] if package is None else package.submodule_search_locations or ()
+    roots += [pathlib.Path(place) / "published" for place in places]
+    for place in filter(None, os.environ.get("MTL_KERAS_ZOO", "").split(os.pathsep)):
+        if not os.path.isdir(place):
+            raise FileNotFoundError(
+                f"the environment variable MTL_KERAS_ZOO names {place!r}, which is no folder"
+            )
+        roots.append(pathlib.Path(place))
+    return roots
+
+
+def _missing(folder: pathlib.Path) -> list[str]:
+    if not (folder / CARD).is_file():
+        return [CARD]
+    files = _read_card(folder / CARD, folder.name)["files"]
+    return [file for file in files if not (folder / file).is_file()]
+
+
+def _read_card(path: pathlib.Path, name: Any) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"the file {CARD!r} of the model {str(name)!r} is missing: {path}")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"the card {str(path)!r} is damaged: {error}") from None
+    lacking = [key for key in KEYS if key not in card] if isinstance(card, dict) else list(KEYS)
+    if lacking:
+        raise ValueError(f"{str(path)!r} is no card of a model of mtl_keras: it lacks {lacking}")
+    return card

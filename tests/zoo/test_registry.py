@@ -99,7 +99,10 @@ def test_image_size_can_be_chosen():
     "arguments, message",
     [
         ({"name": "efficientnet_lite0_hard_nucleus"}, f"Did you mean '{NUCLEI}'"),
-        ({"name": NUCLEI, "num_classes": {"depth": 2}}, r"\['depth'\].*detection.*segmentation"),
+        (
+            {"name": NUCLEI, "num_classes": {"depth": 2}},
+            r"'depth'.*'detection', 'segmentation'",
+        ),
         ({"name": NUCLEI, "num_classes": {"detection": 0}}, "num_classes.*at least 1"),
         ({"name": NUCLEI, "num_classes": {"segmentation": 1}}, "num_classes.*at least 2"),
         ({"name": NUCLEI, "num_classes": {"detection": "3"}}, "num_classes.*integer"),
