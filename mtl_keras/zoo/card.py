@@ -19,10 +19,10 @@ class Card(dict):
     are those of `card.json`:
 
     - `schema` (1), `name`, `description`, `recipe`, `intended_use`, `limits`;
-    - `tasks`, `classes` by task (of tasks that have classes), `sharing`, `input` (`letterbox` as
-      `[height, width]`, `channels`, `range`), `parameters`, `shared_fraction`, and `config`, which
+    - `tasks`, `classes` by task (empty where it has none), `sharing`, `input` (`letterbox` as
+      `[height, width]`, `channels`, `range`; or `sequence` and `dtype`), `parameters`, `shared_fraction`, and `config`, which
       builds the network;
-    - `data` (`name`, `licence`, `citation`, `home`, `images` by split) and `licences` (`code`,
+    - `data` (`name`, `title`, `licence`, `citation`, `home`, `images` by split) and `licences` (`code`,
       `weights`, `data`, `trunk`);
     - `metrics`, the split they are of (`metrics_split`), the command that measures them
       (`metrics_command`), `metrics_before_rounding` of weights, and `expected`: `metrics` on the
@@ -171,7 +171,7 @@ class Card(dict):
         if "tasks" in self:
             names = self.get("classes", {})
             said = [
-                f"{task} ({_listed(names[task])})" if task in names else task
+                f"{task} ({_listed(names[task])})" if names.get(task) else task
                 for task in self["tasks"]
             ]
             facts.append(("tasks", ", ".join(said)))
@@ -179,12 +179,12 @@ class Card(dict):
             shared = self.get("shared_fraction")
             of = "" if shared is None else f", {shared:.1%} of the parameters are shared"
             facts.append(("sharing", f"{self['sharing']}{of}"))
-        if "input" in self:
+        if "letterbox" in self.get("input", {}):
             height, width = self["input"]["letterbox"]
-            channels, (low, high) = self["input"]["channels"], self["input"]["range"]
-            facts.append(
-                ("input", f"{channels} in [{low}, {high}], fitted into {height} × {width} pixels")
-            )
+            facts.append(("input", f"RGB in [0, 255], fitted into {height} × {width} pixels"))
+        elif "sequence" in self.get("input", {}):
+            shape = [side or "any" for side in self["input"]["sequence"]]
+            facts.append(("input", f"sequences of shape ({', '.join(map(str, shape))})"))
         if "parameters" in self:
             facts.append(("parameters", f"{self['parameters']:,}"))
         for file, about in self.get("files", {}).items():
@@ -223,15 +223,20 @@ class Card(dict):
 
     def _trained(self) -> str:
         how = self["training"]
-        ema = "with" if how["ema"] else "without"
-        height, width = how["train_size"]
-        facts = {
-            "schedule": f"{how['epochs']} epochs, {how['steps']:,} steps of {how['batch_size']} "
-            f"windows of {height} × {width} pixels",
-            "optimizer": f"{how['optimizer']}, {ema} an average of the last weights",
-            "augmentation": ", ".join(f"{k} {v}" for k, v in how["augment"].items()),
-            "seed": how["seed"],
-        }
+        facts = {}
+        if {"epochs", "steps", "batch_size", "train_size"} <= set(how):
+            height, width = how["train_size"]
+            facts["schedule"] = (
+                f"{how['epochs']} epochs, {how['steps']:,} steps of {how['batch_size']} windows of "
+                f"{height} × {width} pixels"
+            )
+        if "optimizer" in how:
+            average = " and an average of the last weights" if how.get("ema") else ""
+            facts["optimizer"] = f"{how['optimizer']}{average}"
+        if how.get("augment"):
+            facts["augmentation"] = ", ".join(f"{k} {v}" for k, v in how["augment"].items() if v)
+        if "seed" in how:
+            facts["seed"] = how["seed"]
         if cost := self._cost():
             facts["environmental cost"] = cost
         return _bullets(facts)
@@ -297,5 +302,9 @@ def _listed(names: list[str], most: int = 12) -> str:
 
 def _data(data: Mapping) -> str:
     images = ", ".join(f"{count} {split}" for split, count in data.get("images", {}).items())
-    parts = [data["name"], f"{images} images" if images else "", data.get("citation") or ""]
+    parts = [
+        data.get("title", data["name"]),
+        f"{images} images" if images else "",
+        data.get("citation") or "",
+    ]
     return "; ".join(part for part in [*parts, data.get("home") or ""] if part)
