@@ -20,10 +20,10 @@ class Card(dict):
 
     - `schema` (1), `name`, `description`, `recipe`, `intended_use`, `limits`;
     - `tasks`, `classes` by task (empty where it has none), `sharing`, `input` (`letterbox` as
-      `[height, width]`, `channels`, `range`; or `sequence` and `dtype`), `parameters`, `shared_fraction`, and `config`, which
-      builds the network;
-    - `data` (`name`, `title`, `licence`, `citation`, `home`, `images` by split) and `licences` (`code`,
-      `weights`, `data`, `trunk`);
+      `[height, width]`, `channels`, `range`; or `sequence` and `dtype`), `parameters`,
+      `shared_fraction`, and `config`, which builds the network;
+    - `data` (`name`, `title`, `licence`, `citation`, `home`, `images` by split) and `licences`
+      (`code`, `weights`, `data`, `trunk`);
     - `metrics`, the split they are of (`metrics_split`), the command that measures them
       (`metrics_command`), `metrics_before_rounding` of weights, and `expected`: `metrics` on the
       first `images` of the split, for a quick check. A metric without a value is `None`;

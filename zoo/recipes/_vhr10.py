@@ -24,9 +24,8 @@ SETTING = Setting(
     intended_use="Research: finding and outlining ten kinds of objects in aerial pictures of high "
     "resolution, and a start for fine-tuning on other aerial pictures.",
     limits="Every picture that it was trained on shows one of the ten kinds, so that it finds some "
-    "where there are none. Pictures are taken from above, in good light, at a resolution of about "
-    "a metre or better; satellite pictures of less, clouds, night and slanted views are not covered. "
-    "Classes of which the set has few, such as bridges, are measured on few objects. Scores are no "
-    "probabilities.",
+    "where there are none. Pictures are taken from above, by day, at high resolution; coarse "
+    "satellite pictures, clouds, night and slanted views are not covered. Classes that are rare in "
+    "the set are measured on few objects. Scores are no probabilities.",
     weights_licence="research use only, as the pictures that they were trained on",
 )
