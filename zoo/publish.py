@@ -1,89 +1,127 @@
-"""Publishes a trained model: measures it, writes its weights and its card into the package.
+"""Publishes a trained model: measures it, writes weights, card, pictures and results.
 
-Command: python zoo/publish.py efficientnet_lite0_hard_nuclei --run runs/nuclei
+Command: python zoo/publish.py NAME --run runs/NAME
+         python zoo/publish.py efficientnet_lite0_hard_nuclei     (card and pictures anew, no run)
 
-Weights are written in float16 and measured as they will be loaded; where that costs more than
-0.002 of any metric, they are written in float32.
+Weights are written as small as they can be: in float16 rounded to 8 significant bits, or else in
+float16, or else in float32. They are measured as they will be loaded, and kept where that costs at
+most 0.002 of any metric that is not of one class among several. (Those of single classes move by
+more where a class has few objects, one of which is found or not.)
+
+Where a run was not trained on this machine with all its cores, say on what: --cores, --device.
 """
 
 import argparse
-import hashlib
 import json
 import pathlib
-from importlib import metadata
 
-import keras
+import evaluate
+import gallery
+import history
 
-import mtl_keras as mtl
+from mtl_keras.metrics.directions import known
 from mtl_keras.training.recipe import load_recipe
-from mtl_keras.zoo import load, registry
-from mtl_keras.zoo.measure import measure
-from mtl_keras.zoo.weights import save_weights
+from mtl_keras.zoo import info, list_models, load, registry, save_to_zoo
+from mtl_keras.zoo.card import plain
+from mtl_keras.zoo.card_schema import SCHEMA
+from mtl_keras.zoo.measure import measure_images
 
 TOLERANCE = 0.002
-PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "pycocotools")
+DTYPES = ("float16_rounded", "float16", "float32")
+EXPECTED = 40
 
 
-def publish(recipe_name: str, run: pathlib.Path) -> dict:
-    recipe = load_recipe(recipe_name)
+def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
+    """Publishes the model of a run."""
+    import keras
+
     builder = recipe.data()
     model = keras.saving.load_model(run / "model.keras", compile=False)
-    reference = measure(model, builder, recipe.val_split)
-    for dtype in ("float16", "float32"):
-        card = write(recipe, run, model, dtype)
-        card["metrics"] = measure(load(recipe.name), builder, recipe.val_split)
-        loss = max(reference[key] - value for key, value in card["metrics"].items())
-        print(f"{dtype}: the metric that loses most loses {loss:.5f}")
+    reference = measure_images(model, builder, recipe.val_split).metrics()
+    for dtype in DTYPES:
+        write(recipe, model, dtype)
+        measured = measure_images(load(recipe.name), builder, recipe.val_split)
+        name, loss = worst(reference, measured.metrics(), model)
+        print(f"{dtype}: {name} loses most, {loss:.5f}")
         if loss <= TOLERANCE:
             break
-    card["metrics_before_rounding"] = reference
-    save_card(recipe.name, card)
-    return card
+    minutes = evaluate.minutes_of(run)
+    about = {"training_minutes": minutes, "cost": evaluate.cost(minutes, cores, device)}
+    card = {**info(recipe.name), **about, "metrics_before_rounding": plain(reference)}
+    return finish(recipe, builder, card, measured, run)
 
 
-def write(recipe, run: pathlib.Path, model, dtype: str) -> dict:
+def renew(recipe) -> dict:
+    """Writes card, pictures and results of a published model anew, and leaves its weights."""
+    builder = recipe.data()
+    card = info(recipe.name)
+    measured = measure_images(load(recipe.name), builder, recipe.val_split)
+    card.setdefault("cost", evaluate.cost(card["training_minutes"], 2, "CPU"))
+    return finish(recipe, builder, {**card, **recipe.about}, measured, None)
+
+
+def write(recipe, model, dtype: str) -> None:
+    """Writes weights and what of the card follows from recipe and model."""
+    save_to_zoo(model, registry.PUBLISHED / recipe.name, about=recipe.about, dtype=dtype)
+
+
+def worst(reference: dict, found: dict, model) -> tuple[str, float]:
+    """The metric that rounding costs most, of those that are not of one class among several."""
+    names = {task: classes for task, classes in evaluate.class_names(model).items() if classes}
+    single = {
+        f"_{name}" for classes in names.values() if len(classes) > 2 for name in map(str, classes)
+    }
+    losses = {}
+    for name, value in plain(reference).items():
+        if value is None or any(name.endswith(ending) for ending in single):
+            continue
+        higher = known(name.split("_", 1)[1])
+        losses[name] = (value - found[name]) * (-1 if higher is False else 1)
+    return max(losses.items(), key=lambda item: item[1])
+
+
+def finish(recipe, builder, card: dict, measured, run: pathlib.Path | None) -> dict:
+    """Writes the whole card, its page and pictures, and the file of zoo/results."""
+    model = load(recipe.name)
     folder = registry.PUBLISHED / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.npz"
-    save_weights(model, weights, dtype)
-    report = mtl.sharing_report(model)
+    pictures = gallery.prediction(model, builder, recipe, folder / "prediction.png")
+    if run is not None:
+        pictures += history.draw(run / "history.jsonl", folder / "training.png")
+    command = f"python zoo/evaluate.py {recipe.name}"
+    known_before = {k: v for k, v in card.items() if k not in ("config", "files")}
     card = {
-        "name": recipe.name,
-        **recipe.about,
-        "tasks": [task.name for task in model.tasks],
-        "classes": {
-            task.name: [task.class_name(c) for c in range(task.num_classes)] for task in model.tasks
-        },
-        "input": {"letterbox": list(model.image_size), "channels": "RGB", "range": [0, 255]},
-        "parameters": report.parameters,
-        "shared_fraction": report.shared_fraction,
-        "metrics_split": recipe.val_split,
-        "metrics_command": f"python zoo/evaluate.py {recipe.name}",
+        "schema": SCHEMA,
+        **known_before,
+        "sharing": evaluate.sharing_name(model),
+        "classes": evaluate.class_names(model),
         "recipe": f"zoo/recipes/{recipe.name}.py",
         "epochs": recipe.epochs,
-        "training_minutes": sum(json.loads((run / "minutes.json").read_text())),
-        "versions": {package: metadata.version(package) for package in PACKAGES},
-        "files": {
-            "weights.npz": {
-                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-                "bytes": weights.stat().st_size,
-                "dtype": dtype,
-            }
-        },
-        "config": model.get_config(),
+        "training": evaluate.training(recipe, builder, model),
+        "metrics_split": recipe.val_split,
+        "metrics_command": command,
+        "metrics": plain(measured.metrics()),
+        "expected": {"images": EXPECTED, "metrics": plain(measured.first(EXPECTED))},
+        "pictures": pictures,
+        "files": card["files"],
+        "config": card["config"],
     }
-    save_card(recipe.name, card)
+    evaluate.save_card(recipe.name, card)
+    about = {**card, "command": command}
+    evaluate.save_result(evaluate.result(recipe, model, measured, recipe.val_split, about), model)
     return card
-
-
-def save_card(name: str, card: dict) -> None:
-    text = json.dumps(card, indent=2) + "\n"
-    (registry.PUBLISHED / name / "card.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", help="recipe file, or the name of one in zoo/recipes")
-    parser.add_argument("--run", required=True, type=pathlib.Path, help="folder of zoo/train.py")
+    parser.add_argument("--run", type=pathlib.Path, help="folder of zoo/train.py")
+    evaluate.add_machine(parser)
     arguments = parser.parse_args()
-    print(json.dumps(publish(arguments.recipe, arguments.run)["metrics"], indent=2))
+    chosen = load_recipe(arguments.recipe)
+    if arguments.run is None and not list_models(chosen.name):
+        parser.error(f"{chosen.name} is not published yet: give the folder of its run as --run")
+    if arguments.run is None:
+        made = renew(chosen)
+    else:
+        made = publish(chosen, arguments.run, arguments.cores, arguments.device)
+    print(json.dumps(made["metrics"], indent=2))

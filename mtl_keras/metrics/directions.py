@@ -10,6 +10,9 @@ HIGHER_IS_BETTER = {
     "AP50": True,
     "AP75": True,
     "AP_at_100": True,
+    "PQ": True,
+    "RQ": True,
+    "SQ": True,
     "accuracy": True,
     "background_mae": False,
     "loss": False,
@@ -19,7 +22,16 @@ HIGHER_IS_BETTER = {
     "rmse": False,
 }
 # Metrics of one class have the class' name after these.
-_OF_A_CLASS = {"AP_": True, "iou_": True}
+_OF_A_CLASS = {
+    "AP_": True,
+    "PQ_": True,
+    "RQ_": True,
+    "SQ_": True,
+    "dice_": True,
+    "image_dice_": True,
+    "image_iou_": True,
+    "iou_": True,
+}
 
 
 def known(metric: str) -> bool | None:

@@ -92,16 +92,18 @@ class InstanceEvaluator:
             (column, row, overlap[row, column]),
         )
 
-    def result(self) -> dict[str, float]:
+    def result(self, repeats: Any = None) -> dict[str, float]:
         """Returns `PQ`, `SQ`, `RQ`, `AP`, `AP50` and `AP75`, and all but the last two by class.
 
-        All begin with the evaluator's name. What has no objects is NaN, and left out of averages.
+        `repeats` are integers, how many times each image counts, in the order in which they were
+        added; once by default. All begin with the evaluator's name. What has no objects is NaN,
+        and left out of averages.
         """
-        precision = self._precision.precision()
+        precision = self._precision.precision(repeats)
         if precision is None:
             precision = np.full((10, 101, len(self.names), 1), -1.0)
         logs = {
-            **self._quality.result(),
+            **self._quality.result(repeats),
             f"{self.name}_AP": mean_precision(precision),
             f"{self.name}_AP50": mean_precision(precision[0]),
             f"{self.name}_AP75": mean_precision(precision[5]),

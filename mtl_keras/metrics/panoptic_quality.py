@@ -112,8 +112,8 @@ class PanopticQuality:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._iou = np.zeros(self.num_classes)
-        self._matched, self._wrong, self._missed = np.zeros((3, self.num_classes), "int64")
+        # Of each image and class: matches, the sum of their IoUs, wrong and missed segments.
+        self._images: list[np.ndarray] = []
 
     def add(
         self,
@@ -169,14 +169,16 @@ class PanopticQuality:
         match = (iou > 0.5) & same & ~crowd[:, None]
         row, column = np.nonzero(match)
         n = self.num_classes
-        self._matched += np.bincount(true_classes[row], minlength=n)
-        self._iou += np.bincount(true_classes[row], iou[row, column], minlength=n)
+        matched = np.bincount(true_classes[row], minlength=n)
+        quality = np.bincount(true_classes[row], iou[row, column], minlength=n)
 
         missed = (true_area > 0) & ~crowd & ~match.any(1)
-        self._missed += np.bincount(true_classes[missed], minlength=n)
         unknown = in_void + (both * (same & crowd[:, None])).sum(0)
         wrong = (found_area > 0) & ~match.any(0) & (2 * unknown <= found_area)
-        self._wrong += np.bincount(found_classes[wrong], minlength=n)
+        of_class = (
+            np.bincount(c, minlength=n) for c in (found_classes[wrong], true_classes[missed])
+        )
+        self._images.append(np.stack([matched, quality, *of_class]))
 
     def _classes(self, classes: Any, name: str) -> np.ndarray:
         classes = np.asarray(classes, "int64").reshape(-1)
@@ -186,18 +188,26 @@ class PanopticQuality:
             )
         return classes
 
-    def result(self) -> dict[str, float]:
+    def result(self, repeats: Any = None) -> dict[str, float]:
         """Returns `PQ`, `SQ` and `RQ`, in [0, 1], after the evaluator's own name.
+
+        `repeats` are integers, how many times each image counts, in the order in which they were
+        added; once by default.
 
         They are averages over classes; `PQ_<class>` and so on are those of a class. Where there are
         things and stuff, `PQ_things`, `PQ_stuff` and so on are averages over these. What has no
         segments, neither true nor found (nor any but uncounted ones), is NaN and left out.
         """
-        counted = self._matched + (self._wrong + self._missed) / 2
+        sums = np.zeros((4, self.num_classes))
+        if self._images:
+            repeats = np.ones(len(self._images)) if repeats is None else np.asarray(repeats)
+            sums = np.tensordot(repeats.astype("float64"), np.stack(self._images), 1)
+        matched, quality, wrong, missed = sums
+        counted = matched + (wrong + missed) / 2
         shown = counted > 0
         with np.errstate(invalid="ignore"):
-            rq = self._matched / counted
-        sq = np.where(shown, self._iou / np.maximum(self._matched, 1), np.nan)
+            rq = matched / counted
+        sq = np.where(shown, quality / np.maximum(matched, 1), np.nan)
         values = {"PQ": sq * rq, "SQ": sq, "RQ": rq}
         groups = {"": shown}
         if self.things.any() and not self.things.all():

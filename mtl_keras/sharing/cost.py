@@ -96,14 +96,14 @@ def run(
         config: What `MultiTaskModel.get_config` returns.
         batch: Path of a batch that `save_batch` wrote.
         modules: Names of modules to import first, see `needed_modules`.
-        steps: Integer, training steps to time.
+        steps: Integer, training steps to time; with 0 the network is not trained.
         calls: Integer, inferences to time.
         optimizer: Name of a Keras optimizer.
 
     Returns:
         Dict with `parameters`; `latency` (inference of one, seconds, raw outputs) and `step`
         (seconds); `inference_memory` (before training), `training_memory` and `imported_memory`,
-        bytes.
+        bytes. Without training, there is no `step` and no `training_memory`.
 
     Raises:
         RuntimeError: If the process fails; the message ends with its error.
@@ -314,15 +314,16 @@ def measure(spec: dict) -> dict:
     model.compile(spec["optimizer"])
     latency = median_time(lambda: model.predict_on_batch(x[:1]), spec["calls"])
     inference = peak_memory()
-    step = median_time(lambda: model.train_on_batch(x, y), spec["steps"])
-    return {
+    result = {
         "parameters": model.count_params(),
         "latency": latency,
-        "step": step,
         "inference_memory": inference - imported,
-        "training_memory": peak_memory() - imported,
         "imported_memory": imported,
     }
+    if spec["steps"]:
+        result["step"] = median_time(lambda: model.train_on_batch(x, y), spec["steps"])
+        result["training_memory"] = peak_memory() - imported
+    return result
 
 
 if __name__ == "__main__":

@@ -54,8 +54,10 @@ class AveragePrecision:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._objects = np.zeros(self.num_classes, "int64")
+        # Of each image, how many objects of each class it shows.
+        self._objects: list[np.ndarray] = []
         self._matched: list[dict[str, np.ndarray]] = []
+        self._sorted: tuple[dict[str, np.ndarray], np.ndarray] | None = None
         self._forget_waiting()
 
     def _forget_waiting(self) -> None:
@@ -79,7 +81,7 @@ class AveragePrecision:
         """
         true_crowd = np.asarray(true_crowd, bool)
         real = np.asarray(true_classes, "int64")[~true_crowd]
-        self._objects += np.bincount(real, minlength=self.num_classes)
+        self._objects.append(np.bincount(real, minlength=self.num_classes))
         found, true, overlap = pairs
         self._waiting.append(
             (np.asarray(scores, "float64"), np.asarray(classes, "int32"), true_crowd)
@@ -96,9 +98,9 @@ class AveragePrecision:
         if self._count:
             scores, classes, crowd = map(np.concatenate, zip(*self._waiting, strict=True))
             found, true, overlap = map(np.concatenate, zip(*self._pairs, strict=True))
-            image = np.repeat(
-                np.arange(len(self._waiting)), [len(scores) for scores, *_ in self._waiting]
-            )
+            first = len(self._objects) - len(self._waiting)
+            counts = [len(scores) for scores, *_ in self._waiting]
+            image = np.repeat(np.arange(first, len(self._objects)), counts)
             # Image by image, the best first; ties stay in their order.
             order = np.lexsort((-scores, image))
             place = np.empty_like(order)
@@ -109,34 +111,44 @@ class AveragePrecision:
                 {
                     "scores": scores,
                     "classes": classes,
+                    "image": image.astype("int32"),
                     "rank": _rank(image.astype("int64") * self.num_classes + classes),
                     "matched": matched,
                     "ignored": ignored,
                 }
             )
+            self._sorted = None
         self._forget_waiting()
 
-    def precision(self) -> np.ndarray | None:
+    def precision(self, repeats: Any = None) -> np.ndarray | None:
         """Returns precision `(IoU, recall, class, limit)`, or `None` without any object.
 
         IoUs are 0.50, 0.55, …, 0.95 and recalls 0, 0.01, …, 1. Without objects, a class has -1.
+
+        Args:
+            repeats: Optional `(images,)` integers, how many times each image counts, in the order
+                in which they were added; once by default. The result is that of as many images,
+                but for ties of score within an image: of those, copies of the first come first.
         """
         self._match_waiting()
-        if not self._objects.any():
+        if repeats is None:
+            objects = np.sum(self._objects, axis=0, initial=0)
+        else:
+            repeats = np.asarray(repeats, "int64")
+            objects = repeats @ np.reshape(self._objects, (-1, self.num_classes))
+        if not np.any(objects):
             return None
         shape = (len(THRESHOLDS), len(RECALLS), self.num_classes, len(self.limits))
         precision = np.full(shape, -1.0)
-        shown = np.flatnonzero(self._objects)
+        shown = np.flatnonzero(objects)
         precision[:, :, shown] = 0.0
         if not self._matched:
             return precision
-        found = {
-            key: np.concatenate([chunk[key] for chunk in self._matched]) for key in self._matched[0]
-        }
-        order = np.lexsort((-found["scores"], found["classes"]))
-        bounds = np.searchsorted(found["classes"][order], np.arange(self.num_classes + 1))
+        found, bounds = self._best_first()
         for c in shown:
-            rows = order[bounds[c] : bounds[c + 1]]
+            rows = np.arange(bounds[c], bounds[c + 1])
+            if repeats is not None:
+                rows = rows[repeats[found["image"][rows]] > 0]
             rank = found["rank"][rows]
             for m, limit in enumerate(self.limits):
                 if m and limit >= self.limits[m - 1] > rank.max(initial=-1):
@@ -144,11 +156,26 @@ class AveragePrecision:
                     continue
                 within = rows[rank < limit]
                 matched, ignored = found["matched"][within], found["ignored"][within]
+                times = None if repeats is None else repeats[found["image"][within]]
                 for t in range(len(THRESHOLDS)):
                     hit = (matched >> t & 1).astype(bool)
                     counted = hit | ~(ignored >> t & 1).astype(bool)
-                    precision[t, :, c, m] = _interpolated(hit[counted], self._objects[c])
+                    counts = None if times is None else times[counted]
+                    precision[t, :, c, m] = _interpolated(hit[counted], objects[c], counts)
         return precision
+
+    def _best_first(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """All predictions, class by class, the best first, and where each class begins."""
+        if self._sorted is None:
+            found = {
+                key: np.concatenate([chunk[key] for chunk in self._matched])
+                for key in self._matched[0]
+            }
+            order = np.lexsort((-found["scores"], found["classes"]))
+            found = {key: values[order] for key, values in found.items()}
+            bounds = np.searchsorted(found["classes"], np.arange(self.num_classes + 1))
+            self._sorted = found, bounds
+        return self._sorted
 
 
 def _rank(group: np.ndarray) -> np.ndarray:
@@ -202,10 +229,17 @@ def _greedy(found: np.ndarray, true: np.ndarray, count: int, true_count: int) ->
     return taken
 
 
-def _interpolated(hit: np.ndarray, objects: int) -> np.ndarray:
-    """The highest precision at each recall or beyond it, of predictions from best to worst."""
-    hits = np.cumsum(hit)
-    precision = hits / (np.arange(1, len(hit) + 1) + np.spacing(1))
+def _interpolated(hit: np.ndarray, objects: int, times: np.ndarray | None = None) -> np.ndarray:
+    """The highest precision at each recall or beyond it, of predictions from best to worst.
+
+    A prediction that counts several `times` is passed at once: between its copies, precision rises
+    to where a hit ends, and a miss adds no recall.
+    """
+    if times is None:
+        hits, count = np.cumsum(hit), np.arange(1, len(hit) + 1)
+    else:
+        hits, count = np.cumsum(hit * times), np.cumsum(times)
+    precision = hits / (count + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(hits / objects, RECALLS, side="left")
     reached = at < len(hit)

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from mtl_keras.tasks.by_image import ByImage
 from mtl_keras.tasks.labelling import Accuracy, Labelling
 from mtl_keras.tasks.task import Geometry
 
@@ -112,5 +113,5 @@ class Classification(Labelling):
         return {"classes": predictions["classes"][kept], "scores": predictions["scores"][kept]}
 
     # === Metrics ===
-    def image_evaluator(self) -> Accuracy:
-        return Accuracy(self)
+    def image_evaluator(self) -> ByImage:
+        return ByImage(Accuracy(self))

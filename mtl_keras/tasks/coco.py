@@ -73,13 +73,16 @@ class CocoEvaluator:
         pairs = _overlapping(boxes, classes, true_boxes, true_classes, true_crowd)
         self._measured.add(scores, classes, true_classes, true_crowd, pairs)
 
-    def result(self) -> dict[str, float]:
+    def result(self, repeats: Any = None) -> dict[str, float]:
         """Returns `AP`, `AP50`, `AP75`, `AP_at_100` and `AP_<class>` with the task's name in front.
+
+        `repeats` are integers, how many times each image counts, in the order in which they were
+        added; once by default.
 
         Classes without ground truth have no AP: they are left out of the mean, and their own is
         NaN. So is everything when there is no ground truth at all.
         """
-        precision = self._measured.precision()
+        precision = self._measured.precision(repeats)
         if precision is None:
             precision = np.full((10, 101, self.task.num_classes, 2), -1.0)
         logs = {

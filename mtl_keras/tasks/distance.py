@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from mtl_keras.tasks.by_image import ByImage
 from mtl_keras.tasks.distance_transform import instance_distances
 from mtl_keras.tasks.resize import Enlarge, resize
 from mtl_keras.tasks.task import Geometry, Task
@@ -180,8 +181,8 @@ class BoundaryDistance(Task):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [DistanceError(self)]
 
-    def image_evaluator(self) -> "DistanceError":
-        return DistanceError(self)
+    def image_evaluator(self) -> ByImage:
+        return ByImage(DistanceError(self))
 
 
 def _between(any_: Any) -> Any:

@@ -6,6 +6,7 @@ import keras
 from keras import layers, ops
 
 from mtl_keras.tasks.confusion import ConfusionMatrix
+from mtl_keras.tasks.dice import MaskEvaluator
 from mtl_keras.tasks.resize import Enlarge, resize
 from mtl_keras.tasks.task import Geometry, Task
 
@@ -161,5 +162,5 @@ class Segmentation(Task):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [ConfusionMatrix(self)]
 
-    def image_evaluator(self) -> ConfusionMatrix:
-        return ConfusionMatrix(self)
+    def image_evaluator(self) -> MaskEvaluator:
+        return MaskEvaluator(self)

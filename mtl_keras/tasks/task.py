@@ -162,7 +162,8 @@ class Task:
 
         It has `add_image(predictions, labels)`, with the predictions of one image as `decode` made
         them (NumPy, no batch dimension) and its labels (see `mtl_keras.data.examples`), and
-        `result() -> dict`.
+        `result(repeats=None) -> dict`, where `repeats` are integers: how many times each image
+        that was added counts, once by default. An image that counts twice is two images.
         """
         raise NotImplementedError
 

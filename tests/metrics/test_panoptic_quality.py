@@ -182,3 +182,28 @@ def test_mask_precision_equals_pycocotools(seed):
     assert result["instances_AP"] == pytest.approx(precision[precision > -1].mean(), abs=1e-9)
     first = precision[0]
     assert result["instances_AP50"] == pytest.approx(first[first > -1].mean(), abs=1e-9)
+
+
+def test_images_that_count_several_times_are_several_images():
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(5):
+        found, found_classes, truth, true_classes, crowd, _ = scene(rng)
+        scores = rng.permutation(100)[:10] / 100
+        values = np.r_[0, np.where(crowd, 255, true_classes + 1)]
+        labels = {"instances": truth, "mask": values[truth], "classes": true_classes}
+        labels["is_crowd"] = crowd
+        images.append(({"mask": found, "scores": scores, "classes": found_classes}, labels))
+
+    def measured(repeats):
+        evaluator = InstanceEvaluator(toy.detection(max_detections=100))
+        for image, times in zip(images, repeats, strict=True):
+            for _ in range(times):
+                evaluator.add_image(*image)
+        return evaluator
+
+    once = measured([1] * 5)
+    for repeats in ([0, 2, 1, 0, 3], [1, 0, 0, 0, 0], [2, 2, 2, 2, 2]):
+        wanted = measured(repeats).result()
+        assert once.result(repeats) == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+    assert once.result() == once.result([1] * 5)

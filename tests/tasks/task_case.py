@@ -147,9 +147,28 @@ def check_metrics(task):
     assert all(np.isnan(v) or 0 <= v <= 1 for v in map(float, logs.values()))
 
     # In the images' own pixels, the same numbers where these are the model's pixels.
-    own = task.image_evaluator()
     predictions = task.decode(outputs)
-    for i, labels in enumerate((toy.labels(3), toy.labels(0))):
-        own.add_image({key: np.array(v)[i] for key, v in predictions.items()}, labels)
-    for key, value in own.result().items():
-        np.testing.assert_allclose(float(value), float(logs[key]), rtol=1e-6)
+    images = [
+        ({key: np.array(v)[i] for key, v in predictions.items()}, labels)
+        for i, labels in enumerate((toy.labels(3), toy.labels(0)))
+    ]
+    own = measured(task, images)
+    found = own.result()
+    assert set(logs) <= set(found)
+    for key, value in logs.items():
+        np.testing.assert_allclose(float(found[key]), float(value), rtol=1e-6)
+
+    # An image that counts twice is two images, one that does not count is none.
+    for repeats in ([2, 1], [0, 3], [1, 0]):
+        several = [image for image, n in zip(images, repeats, strict=True) for _ in range(n)]
+        again = measured(task, several).result()
+        for key, value in own.result(repeats).items():
+            np.testing.assert_allclose(value, again[key], rtol=1e-6, err_msg=f"{key} {repeats}")
+    np.testing.assert_equal(own.result(), own.result([1, 1]))
+
+
+def measured(task, images):
+    evaluator = task.image_evaluator()
+    for predictions, labels in images:
+        evaluator.add_image(predictions, labels)
+    return evaluator

@@ -160,3 +160,22 @@ def test_update_leaves_out_padding_and_images_of_no_weight():
     found = CocoEvaluator(toy.detection())
     found.update(boxes, scores, classes, np.full(3, 8), *truth, weight=np.array([1.0, 0.0, 0.5]))
     assert found.result() == pytest.approx(wanted.result(), nan_ok=True)
+
+
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_images_that_count_several_times_are_several_images(name, seed, monkeypatch):
+    monkeypatch.setattr("mtl_keras.tasks.average_precision.CHUNK", 40)
+    rng = np.random.default_rng(seed)
+    images = [scene(rng, o, g, crowds=c) for o, g, c in SCENES[name]]
+    once = CocoEvaluator(toy.detection(max_detections=400))
+    for image in images:
+        once.add(*image)
+    for repeats in ([1] * len(images), rng.integers(0, 4, len(images)), [0] * len(images)):
+        several = CocoEvaluator(toy.detection(max_detections=400))
+        for image, times in zip(images, repeats, strict=True):
+            for _ in range(times):
+                several.add(*image)
+        # To the last bits: scores that copies share are passed at once.
+        assert once.result(repeats) == pytest.approx(several.result(), abs=1e-12, nan_ok=True)
+    assert once.result() == pytest.approx(once.result([1] * len(images)), abs=0, nan_ok=True)

@@ -20,6 +20,9 @@ class Setting:
         epochs: Integer.
         train_size: `(height, width)` of training windows in pixels.
         image_size: `(height, width)` to letterbox pictures to at prediction.
+        intended_use: String for the card.
+        limits: String for the card: where not to trust the networks.
+        weights_licence: String, what the licence of the pictures leaves of that of the weights.
         levels: Levels of the pyramid on which boxes are found.
     """
 
@@ -29,6 +32,9 @@ class Setting:
     epochs: int
     train_size: tuple[int, int]
     image_size: tuple[int, int]
+    intended_use: str
+    limits: str
+    weights_licence: str
     levels: tuple[str, ...] = ("P3", "P4", "P5")
 
 
@@ -41,7 +47,6 @@ def make(
 ) -> Recipe:
     """Makes the recipe of a file; the model is called as the file is."""
     name = pathlib.Path(file).stem
-    about = mtl.data.info(setting.data)
 
     def data():
         return mtl.data.load(setting.data)
@@ -74,17 +79,32 @@ def make(
         epochs=setting.epochs,
         train_size=setting.train_size,
         val_every=max(setting.epochs // 4, 1),
-        about={
-            "description": f"{WORDS[tasks]} of {setting.shows}.",
-            "data": {
-                "name": setting.data,
-                "licence": about["licence"],
-                "citation": about["citation"],
-                "home": about["home"],
-                "images": {split: n["images"] for split, n in about["splits"].items()},
-            },
-        },
+        about=describe(setting, tasks),
     )
+
+
+def describe(setting: Setting, tasks: tuple[str, ...]) -> dict:
+    """What the card of a network says of its data and of its use."""
+    about = mtl.data.info(setting.data)
+    return {
+        "description": f"{WORDS[tasks]} of {setting.shows}.",
+        "intended_use": setting.intended_use,
+        "limits": setting.limits,
+        "licences": {
+            "code": "Apache-2.0",
+            "weights": setting.weights_licence,
+            "data": about["licence"],
+            "trunk": "ImageNet weights of EfficientNet-Lite0, Apache-2.0",
+        },
+        "data": {
+            "name": setting.data,
+            "title": about["title"],
+            "licence": about["licence"],
+            "citation": about["citation"],
+            "home": about["home"],
+            "images": {split: n["images"] for split, n in about["splits"].items()},
+        },
+    }
 
 
 WORDS = {

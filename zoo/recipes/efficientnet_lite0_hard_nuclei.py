@@ -6,6 +6,8 @@ Result: box AP 0.627, AP50 0.893, IoU background 0.980, nucleus 0.881 on `val`.
 """
 
 import keras
+from _family import describe
+from _nuclei import SETTING
 
 import mtl_keras as mtl
 from mtl_keras.training.recipe import Recipe
@@ -59,14 +61,5 @@ recipe = Recipe(
     epochs=19,
     train_size=(256, 256),
     val_every=10,
-    about={
-        "description": "Boxes and a mask of cell nuclei in microscopy pictures of several stains.",
-        "data": {
-            "name": "2018 Data Science Bowl, stage 1, with the community's fixes",
-            "licence": "CC0",
-            "citation": "Caicedo et al. 2019, Nucleus segmentation across imaging experiments: the "
-            "2018 Data Science Bowl, Nature Methods 16, 1247-1253",
-            "images": {"train": 495, "val": 102},
-        },
-    },
+    about=describe(SETTING, ("detection", "segmentation")),
 )
