@@ -272,18 +272,23 @@ def evaluate(recipe, arguments: argparse.Namespace) -> None:
 
 
 def _model(recipe, arguments: argparse.Namespace):
-    if arguments.run is None:
-        return load(recipe.name)
+    return load(recipe.name) if arguments.run is None else of_run(arguments.run)
+
+
+def of_run(run: pathlib.Path):
+    """The trained model of a folder of zoo/train.py."""
     import keras
 
-    return keras.saving.load_model(arguments.run / "model.keras", compile=False)
+    import mtl_keras.training  # noqa: F401 (registers the classes)
+
+    return keras.saving.load_model(run / "model.keras", compile=False)
 
 
 def save_card(name: str, card: dict) -> None:
     """Writes a card and its page, after a check."""
     card = Card(card)
     card.check(complete=True)
-    folder = registry.PUBLISHED / name
+    folder = registry.find(name).folder
     text = json.dumps(card, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "card.json").write_text(text, encoding="utf-8")
     (folder / "card.md").write_text(card.markdown(), encoding="utf-8")

@@ -19,6 +19,7 @@ import evaluate
 import gallery
 import history
 
+import mtl_keras as mtl
 from mtl_keras.metrics.directions import known
 from mtl_keras.training.recipe import load_recipe
 from mtl_keras.zoo import info, list_models, load, registry, save_to_zoo
@@ -33,10 +34,8 @@ EXPECTED = 40
 
 def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
     """Publishes the model of a run."""
-    import keras
-
     builder = recipe.data()
-    model = keras.saving.load_model(run / "model.keras", compile=False)
+    model = evaluate.of_run(run)
     reference = measure_images(model, builder, recipe.val_split).metrics()
     for dtype in DTYPES:
         write(recipe, model, dtype)
@@ -61,8 +60,15 @@ def renew(recipe) -> dict:
 
 
 def write(recipe, model, dtype: str) -> None:
-    """Writes weights and what of the card follows from recipe and model."""
-    save_to_zoo(model, registry.PUBLISHED / recipe.name, about=recipe.about, dtype=dtype)
+    """Writes weights and what of the card follows from recipe and model.
+
+    Twins and networks of several towers go into the data package, since the wheel would be too
+    large with them.
+    """
+    one_trunk = len(model.tasks) > 1 and isinstance(model.sharing, mtl.sharing.HardSharing)
+    root = registry.PUBLISHED if one_trunk else registry.CHECKOUT / "published"
+    root.mkdir(parents=True, exist_ok=True)
+    save_to_zoo(model, root / recipe.name, about=recipe.about, dtype=dtype)
 
 
 def worst(reference: dict, found: dict, model) -> tuple[str, float]:
@@ -83,7 +89,7 @@ def worst(reference: dict, found: dict, model) -> tuple[str, float]:
 def finish(recipe, builder, card: dict, measured, run: pathlib.Path | None) -> dict:
     """Writes the whole card, its page and pictures, and the file of zoo/results."""
     model = load(recipe.name)
-    folder = registry.PUBLISHED / recipe.name
+    folder = registry.find(recipe.name).folder
     pictures = gallery.prediction(model, builder, recipe, folder / "prediction.png")
     if run is not None:
         pictures += history.draw(run / "history.jsonl", folder / "training.png")

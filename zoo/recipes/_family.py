@@ -24,6 +24,7 @@ class Setting:
         limits: String for the card: where not to trust the networks.
         weights_licence: String, what the licence of the pictures leaves of that of the weights.
         levels: Levels of the pyramid on which boxes are found.
+        batch_size: Integer, windows a step.
     """
 
     data: str
@@ -36,6 +37,7 @@ class Setting:
     limits: str
     weights_licence: str
     levels: tuple[str, ...] = ("P3", "P4", "P5")
+    batch_size: int = 8
 
 
 def make(
@@ -78,6 +80,7 @@ def make(
         augment=setting.augment,
         epochs=setting.epochs,
         train_size=setting.train_size,
+        batch_size=setting.batch_size,
         val_every=max(setting.epochs // 4, 1),
         about=describe(setting, tasks),
     )
