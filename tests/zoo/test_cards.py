@@ -1,0 +1,90 @@
+"""Every published model is what its card says, was made by its recipe, and measures as it did."""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import pytest
+
+import mtl_keras as mtl
+from mtl_keras.training.recipe import load_recipe
+from mtl_keras.zoo import info, list_models, load, registry
+from mtl_keras.zoo.card import Card
+from mtl_keras.zoo.measure import measure
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = pathlib.Path(os.environ.get("MTL_KERAS_DATA", ROOT / "../shared/data"))
+TOLERANCE = 0.005
+# Measured again whenever the tests run; the others with the slow tests.
+FAST = ("efficientnet_lite0_hard_kvasir",)
+
+
+@pytest.fixture(scope="module", params=list_models())
+def name(request):
+    return request.param
+
+
+def test_card_holds_everything(name):
+    card = Card(info(name))
+    card.check(complete=True)
+    assert json.loads(json.dumps(card)) == card
+    page = (registry.find(name).folder / "card.md").read_text("utf-8")
+    assert page == card.markdown(), "run python zoo/publish.py NAME to write the page anew"
+    for picture in card["pictures"]:
+        assert (registry.find(name).folder / picture["file"]).is_file()
+
+
+def test_model_is_what_its_card_says(name):
+    card, model = info(name), load(name)
+    assert model.name == card["name"] == name == registry.find(name).folder.name
+    assert model.count_params() == card["parameters"]
+    assert [task.name for task in model.tasks] == card["tasks"]
+    assert list(model.image_size) == card["input"]["letterbox"]
+    for file, about in card["files"].items():
+        content = (registry.find(name).folder / file).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == about["sha256"]
+        assert len(content) == about["bytes"]
+
+
+def test_card_recipe_and_file_agree(name):
+    card = info(name)
+    path = ROOT / card["recipe"]
+    assert path.stem == name
+    recipe = load_recipe(path)
+    assert recipe.name == name
+    trunk, way, data = _parts(name)
+    assert card["config"]["trunk"]["config"]["name"] == trunk
+    assert card["data"]["name"] == data == recipe.about["data"]["name"]
+    assert card["tasks"] == [way] if way in ("detection", "segmentation") else len(card["tasks"])
+    assert way in (card["sharing"], *card["tasks"])
+    training = card["training"]
+    assert training["epochs"] == card["epochs"] == recipe.epochs
+    assert training["batch_size"] == recipe.batch_size
+    assert training["train_size"] == list(recipe.train_size)
+    assert training["augment"] == recipe.augment.get_config()
+    for key, value in recipe.about.items():
+        assert card[key] == value, key
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in list_models()]
+)
+def test_metrics_are_measured_again(name):
+    card = info(name)
+    data = card["data"]["name"]
+    if not (DATA / data).is_dir():
+        pytest.skip(f"the pictures of {data} are not here; set MTL_KERAS_DATA to their folder")
+    expected = card["expected"]
+    source = mtl.data.load(data)
+    found = measure(load(name), source, card["metrics_split"], False, images=expected["images"])
+    known = {key: value for key, value in expected["metrics"].items() if value is not None}
+    assert {key: found[key] for key in known} == pytest.approx(known, abs=TOLERANCE)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Trunk, way to share or single task, and data of a name."""
+    ways = [way for way in (*mtl.sharing.names(), "detection", "segmentation") if way in name]
+    way = max(ways, key=len)
+    trunk, rest = name.split(f"_{way}_")
+    return trunk, way, rest.split("_")[0]
