@@ -1,7 +1,6 @@
 """Everything that is listed loads, predicts, and says what its card says."""
 
 import json
-import os
 import pathlib
 import shutil
 
@@ -12,7 +11,6 @@ import mtl_keras as mtl
 from mtl_keras.zoo import info, list_models, load, registry
 
 ROOT = pathlib.Path(__file__).parents[2]
-DATA = pathlib.Path(os.environ.get("MTL_KERAS_DATA", ROOT / "../shared/data"))
 NUCLEI = "efficientnet_lite0_hard_nuclei"
 
 
