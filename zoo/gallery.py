@@ -64,9 +64,9 @@ def caption(tasks, recipe, count: int) -> str:
     """What is in which column, which pictures these are and where the photographs are."""
     places = ", ".join(map(str, positions(count)))
     licence = recipe.about.get("licences", {}).get("data", "not known")
-    scores = f" (those that score {SCORE} or more)" if "boxes" in map(kind, tasks) else ""
+    scores = f" Boxes are those that score {SCORE} or more." if "boxes" in map(kind, tasks) else ""
     return (
-        f"From left to right: {', '.join(['labels', *titles(tasks)])}{scores}. The pictures at "
+        f"From left to right: {'; '.join(['labels', *titles(tasks)])}.{scores} The pictures at "
         f"positions {places} of the {count} of `{recipe.val_split}`: fixed ones, the same for all "
         "models, not chosen for their looks. Photographs are left out, since the licences of some "
         f"sets do not let them be passed on (the licence of this set: {licence}); `python "
@@ -194,9 +194,13 @@ def legend(names: list[str], examples: list[tuple[dict, dict]], width: int):
             v["mask"] for k, v in found.items() if k != "instances" and "mask" in v
         ]
         there |= {int(c) - 1 for mask in masks for c in np.unique(mask) if 0 < c < 255}
+
+    def text(index: int) -> str:
+        return names[index].replace("_", " ")
+
     places, x, line = [], 0, 0
     for index in sorted(there):
-        length = TEXT + 6 + int(font().getlength(names[index])) + 24
+        length = TEXT + 6 + int(font().getlength(text(index))) + 24
         if x and x + length > width:
             x, line = 0, line + 1
         places.append((index, x, line * (TEXT + 8)))
@@ -205,7 +209,7 @@ def legend(names: list[str], examples: list[tuple[dict, dict]], width: int):
     pen = ImageDraw.Draw(picture)
     for index, left, top in places:
         pen.rectangle((left, top + 4, left + TEXT - 2, top + TEXT + 2), fill=class_colour(index))
-        pen.text((left + TEXT + 6, top), names[index], fill=INK, font=font())
+        pen.text((left + TEXT + 6, top), text(index), fill=INK, font=font())
     return picture
 
 
@@ -313,15 +317,19 @@ def write_photographs(out: pathlib.Path) -> None:
     save(partial(together, drawn, photographs=True), out / "gallery.png", None)
 
 
-if __name__ == "__main__":
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=pathlib.Path, help="folder to write pictures with photographs to"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.out is None:
         write_docs()
     elif arguments.out.resolve().is_relative_to(ROOT):
         parser.error("--out must lie outside of the repository, which holds no photographs")
     else:
         write_photographs(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
