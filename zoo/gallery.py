@@ -1,20 +1,24 @@
 """Draws what published models find: the pictures of cards, and those of docs/gallery.md.
 
 Command: python zoo/gallery.py                   (docs/gallery.md and its pictures)
-         python zoo/gallery.py --out FOLDER      (the same with the photographs, into FOLDER)
+         python zoo/gallery.py --out FOLDER      (pictures of all models, with photographs)
 
 Pictures are those at fixed positions of the validation split, the same for all models. Without
 `--out` they show labels and predictions on a plain ground and nothing of the photographs, which
 not all sets allow to be passed on. Whoever has the sets can look at them with photographs.
 """
 
+import argparse
 import io
 import pathlib
+from functools import partial
 
 import numpy as np
 
 import mtl_keras as mtl
 from mtl_keras.draw import class_colour, draw_labels, draw_predictions
+from mtl_keras.training.recipe import load_recipe
+from mtl_keras.zoo import info, list_models, load
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,7 +30,10 @@ CARD_BYTES, README_BYTES = 150_000, 400_000
 # Longer sides of a panel in pixels: the first with which the file is small enough is taken.
 SIDES = (448, 384, 320, 256, 192)
 GROUND, GAP, TEXT = 244, 12, 20
-WORDS = {"boxes": "boxes", "mask": "masks", "distance": "distances"}
+INK = (40, 40, 40)
+SCORE = 0.3
+KEYS = {"boxes": ("boxes", "classes"), "mask": ("mask",)}
+WORDS = {"boxes": "predicted boxes", "mask": "predicted masks", "distance": "predicted distances"}
 
 
 # === Pictures of a model ===
@@ -35,7 +42,7 @@ def prediction(model, builder, recipe, path: pathlib.Path) -> list[dict]:
     examples = predict(model, builder, recipe.val_split)
     save(lambda side: draw(model, examples, side), path, CARD_BYTES)
     count = builder.info.splits[recipe.val_split].num_examples
-    return [{"file": path.name, "caption": caption(model, recipe, count)}]
+    return [{"file": path.name, "caption": caption(model.tasks, recipe, count)}]
 
 
 def positions(count: int) -> list[int]:
@@ -49,38 +56,33 @@ def predict(model, builder, split: str) -> list[tuple[dict, dict]]:
     for place in positions(builder.info.splits[split].num_examples):
         one = mtl.data.examples(builder, f"{split}[{place}:{place + 1}]")
         labels = next(iter(one.as_numpy_iterator()))
-        examples.append((labels, model.predict_images([labels["image"]])[0]))
+        examples.append((labels, model.predict_images([labels["image"]], score_threshold=SCORE)[0]))
     return examples
 
 
-def caption(model, recipe, count: int, photographs: bool = False) -> str:
+def caption(tasks, recipe, count: int) -> str:
     """What is in which column, which pictures these are and where the photographs are."""
     places = ", ".join(map(str, positions(count)))
-    columns = ["labels", *titles(model)]
-    text = (
-        f"From left to right: {', '.join(columns)}. The pictures at positions {places} of the "
-        f"{count} of `{recipe.val_split}`: fixed ones, the same for all models, not chosen for "
-        "their looks."
-    )
-    if photographs:
-        return text
     licence = recipe.about.get("licences", {}).get("data", "not known")
+    scores = f" Boxes are those that score {SCORE} or more." if "boxes" in map(kind, tasks) else ""
     return (
-        f"{text} Photographs are left out, since the licences of some sets do not let them be "
-        f"passed on (of this set: {licence}); `python zoo/gallery.py --out FOLDER` draws the "
-        "gallery with them for those who have the sets."
+        f"From left to right: {'; '.join(['labels', *titles(tasks)])}.{scores} The pictures at "
+        f"positions {places} of the {count} of `{recipe.val_split}`: fixed ones, the same for all "
+        "models, not chosen for their looks. Photographs are left out, since the licences of some "
+        f"sets do not let them be passed on (the licence of this set: {licence}); `python "
+        "zoo/gallery.py --out FOLDER` draws them too for those who have the sets."
     )
 
 
 # === Drawing ===
-def titles(model) -> list[str]:
-    """The columns of predictions of a model."""
+def titles(tasks) -> list[str]:
+    """The columns of predictions of a model with these tasks."""
     from mtl_keras.tasks import instance_tasks
 
-    kinds = [kind(task) for task in model.tasks]
+    kinds = [kind(task) for task in tasks]
     columns = [WORDS[one] for one in kinds if one]
     if {"boxes", "mask"} <= set(kinds):
-        columns.append("both, and instances" if instance_tasks(model.tasks) else "both")
+        columns.append("both, with instances" if instance_tasks(tasks) else "both")
     return columns
 
 
@@ -101,7 +103,7 @@ def draw(model, examples: list[tuple[dict, dict]], side: int, photographs: bool 
 
     names = class_names(model)
     rows = [panels(model, labels, found, side, photographs) for labels, found in examples]
-    heads = ["photograph"] * photographs + ["labels", *titles(model)]
+    heads = ["photograph"] * photographs + ["labels", *titles(model.tasks)]
     width = max(panel.width for row in rows for panel in row)
     heights = [max(panel.height for panel in row) for row in rows]
     key = legend(names, examples, len(heads) * (width + GAP) - GAP)
@@ -113,7 +115,7 @@ def draw(model, examples: list[tuple[dict, dict]], side: int, photographs: bool 
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
     for i, text in enumerate(heads):
-        pen.text((i * (width + GAP), 0), text, fill=(40, 40, 40), font=font())
+        pen.text((i * (width + GAP), 0), text, fill=INK, font=font())
     top = head
     for row, height in zip(rows, heights, strict=True):
         for i, panel in enumerate(row):
@@ -129,29 +131,26 @@ def panels(model, labels: dict, found: dict, side: int, photographs: bool) -> li
     image = labels["image"] if photographs else np.full_like(labels["image"], GROUND)
     names = class_names(model)
     kinds = {task.name: kind(task) for task in model.tasks if kind(task)}
-    wanted = set(kinds.values())
+    wanted, labelled = set(kinds.values()), labels["labelled"]
 
-    def over(**drawn):
-        return draw_labels(image, **drawn, class_names=names, longer_side=side)
+    def over(instances=None, **drawn):
+        panel = draw_labels(image, **drawn, class_names=names, longer_side=side)
+        return panel if instances is None else outlined(panel, instances, photographs)
 
-    known = {
-        "boxes": {"boxes": labels["boxes"], "classes": labels["classes"]},
-        "mask": {"mask": labels["mask"]},
-        "instances": {"instances": labels["instances"]},
-    }
-    shown = [one for one in ("boxes", "mask") if one in wanted and labels["labelled"][one]]
-    if wanted - {"boxes"} and wanted - {"mask"} and labels["labelled"]["instances"]:
-        shown.append("instances")
-    row = [over()] if photographs else []
-    row.append(over(**{k: v for one in shown for k, v in known[one].items()}))
+    known = {}
+    if "boxes" in wanted and labelled["boxes"]:
+        known |= {"boxes": labels["boxes"], "classes": labels["classes"]}
+    if "mask" in wanted and labelled["mask"]:
+        known["mask"] = labels["mask"]
+    if len(wanted) > 1 and labelled["instances"]:
+        known["instances"] = labels["instances"]
+    row = ([over()] if photographs else []) + [over(**known)]
     together = {}
     for name, one in kinds.items():
         if one == "distance":
-            panel = draw_predictions(image, {name: found[name]})
-            row.append(panel.resize(row[0].size))
+            row.append(draw_predictions(image, {name: found[name]}).resize(row[0].size))
             continue
-        keys = ("boxes", "classes") if one == "boxes" else ("mask",)
-        drawn = {key: found[name][key] for key in keys}
+        drawn = {key: found[name][key] for key in KEYS[one]}
         row.append(over(**drawn))
         together |= drawn
     if {"boxes", "mask"} <= wanted:
@@ -159,6 +158,17 @@ def panels(model, labels: dict, found: dict, side: int, photographs: bool) -> li
             together["instances"] = found["instances"]["mask"]
         row.append(over(**together))
     return row
+
+
+def outlined(panel, instances: np.ndarray, photographs: bool):
+    """Draws the outlines of instances: white over photographs, dark over a light ground."""
+    from PIL import Image
+
+    black = np.zeros((*instances.shape, 3), "uint8")
+    edges = np.asarray(draw_labels(black, instances=instances, longer_side=max(panel.size)))
+    pixels = np.array(panel)
+    pixels[edges[..., 0] > 0] = 255 if photographs else INK
+    return Image.fromarray(pixels)
 
 
 def class_names(model) -> list[str]:
@@ -184,9 +194,13 @@ def legend(names: list[str], examples: list[tuple[dict, dict]], width: int):
             v["mask"] for k, v in found.items() if k != "instances" and "mask" in v
         ]
         there |= {int(c) - 1 for mask in masks for c in np.unique(mask) if 0 < c < 255}
+
+    def text(index: int) -> str:
+        return names[index].replace("_", " ")
+
     places, x, line = [], 0, 0
     for index in sorted(there):
-        length = TEXT + 6 + int(font().getlength(names[index])) + 24
+        length = TEXT + 6 + int(font().getlength(text(index))) + 24
         if x and x + length > width:
             x, line = 0, line + 1
         places.append((index, x, line * (TEXT + 8)))
@@ -195,7 +209,7 @@ def legend(names: list[str], examples: list[tuple[dict, dict]], width: int):
     pen = ImageDraw.Draw(picture)
     for index, left, top in places:
         pen.rectangle((left, top + 4, left + TEXT - 2, top + TEXT + 2), fill=class_colour(index))
-        pen.text((left + TEXT + 6, top), names[index], fill=(40, 40, 40), font=font())
+        pen.text((left + TEXT + 6, top), text(index), fill=INK, font=font())
     return picture
 
 
@@ -219,3 +233,103 @@ def save(make, path: pathlib.Path, limit: int | None) -> None:
             path.write_bytes(data.getvalue())
             return
     raise ValueError(f"{path.name} is larger than {limit} bytes even in panels of {SIDES[-1]} px")
+
+
+# === Gallery ===
+def published() -> dict[str, str]:
+    """The hard-shared model of each set that has a published one."""
+    return {data: MODEL.format(data) for data in SETS if MODEL.format(data) in list_models()}
+
+
+def together(drawn: dict, side: int, photographs: bool = False):
+    """Draws the first picture of each set, one below the other."""
+    from PIL import Image, ImageDraw
+
+    parts = [
+        (f"{data}: {model.name}", draw(model, examples[:1], side, photographs))
+        for data, (model, examples) in drawn.items()
+    ]
+    line = TEXT + GAP
+    width = max(part.width for _, part in parts)
+    height = sum(part.height + line + 2 * GAP for _, part in parts) - 2 * GAP
+    picture = Image.new("RGB", (width, height), "white")
+    pen, top = ImageDraw.Draw(picture), 0
+    for title, part in parts:
+        pen.text((0, top), title, fill=INK, font=font(), stroke_width=0.5)
+        picture.paste(part, (0, top + line))
+        top += part.height + line + 2 * GAP
+    return picture
+
+
+def page() -> str:
+    """The text of docs/gallery.md; it follows from cards and recipes alone."""
+    import keras
+
+    models = published()
+    lines = [
+        "<!-- written by zoo/gallery.py -->",
+        "# What the models find",
+        "Labels and predictions of the hard-shared model of each set of the zoo, on pictures of "
+        "the validation split that it was not trained on. The other models have the same picture "
+        "in their cards, `mtl_keras/zoo/published/NAME/card.md`.",
+    ]
+    for data in SETS:
+        lines.append(f"## {data}: {mtl.data.info(data)['title']}")
+        if data not in models:
+            lines.append(f"Left out: `{MODEL.format(data)}` is not published yet.")
+            continue
+        name = models[data]
+        recipe = load_recipe(ROOT / "zoo" / "recipes" / f"{name}.py")
+        tasks = keras.saving.deserialize_keras_object(info(name)["config"]["tasks"])
+        text = caption(tasks, recipe, mtl.data.info(data)["splits"][recipe.val_split]["images"])
+        lines.append(f"[`{name}`](../mtl_keras/zoo/published/{name}/card.md)")
+        lines.append(f"![{data}: labels and predictions](gallery_{data}.png)")
+        lines.append(f"*{text}*")
+    return "\n\n".join(lines) + "\n"
+
+
+def open_model(name: str):
+    """A published model, and labels and predictions of its pictures."""
+    recipe = load_recipe(ROOT / "zoo" / "recipes" / f"{name}.py")
+    model = load(name)
+    return model, predict(model, recipe.data(), recipe.val_split)
+
+
+def write_docs() -> None:
+    """Writes docs/gallery.md and its pictures."""
+    drawn = {}
+    for data, name in published().items():
+        drawn[data] = model, examples = open_model(name)
+        save(partial(draw, model, examples), DOCS / f"gallery_{data}.png", CARD_BYTES)
+    save(partial(together, drawn), DOCS / "gallery.png", README_BYTES)
+    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
+
+
+def write_photographs(out: pathlib.Path) -> None:
+    """Writes the pictures of all published models, with photographs, and the gallery."""
+    out.mkdir(parents=True, exist_ok=True)
+    models, drawn = published(), {}
+    for name in list_models():
+        model, examples = open_model(name)
+        save(partial(draw, model, examples, photographs=True), out / f"{name}.png", None)
+        drawn |= {data: (model, examples) for data, one in models.items() if one == name}
+    drawn = {data: drawn[data] for data in models}
+    save(partial(together, drawn, photographs=True), out / "gallery.png", None)
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="folder to write pictures with photographs to"
+    )
+    arguments = parser.parse_args(given)
+    if arguments.out is None:
+        write_docs()
+    elif arguments.out.resolve().is_relative_to(ROOT):
+        parser.error("--out must lie outside of the repository, which holds no photographs")
+    else:
+        write_photographs(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
