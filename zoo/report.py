@@ -14,6 +14,7 @@ import pathlib
 import sys
 
 from compare import (
+    TASKS,
     Network,
     change,
     joint,
@@ -330,6 +331,8 @@ def page(found: dict) -> str:
             "Changes against twins; parameters and latency relative to both twins in turn.",
             summary(found),
             f"![Δm over parameters by set]({PICTURE})",
+            "*Δm with its interval over parameters relative to both twins, which the star is. Points "
+            "of about the same cost stand side by side.*",
         ]
     parts += ["## Targets", targets_table(found)]
     for data, networks in main.items():
@@ -343,7 +346,8 @@ def page(found: dict) -> str:
 
 # === Picture ===
 STYLES = {"hard": ("#2b6cb0", "o"), "cross_stitch": ("#dd6b20", "s"), "soft": ("#2f855a", "^")}
-OTHER = ("#4a5568", "D")
+GREY = "#4a5568"
+OTHER = (GREY, "D")
 
 
 def draw(found: dict, out: pathlib.Path) -> None:
@@ -375,39 +379,55 @@ def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> No
             points.append((x, changed, network))
     axes.set_title(data, fontsize=11, loc="left")
     axes.axhline(0, color="#718096", linewidth=1)
-    axes.plot([100], [0], "*", color="#718096", markersize=11)
+    axes.plot([100], [0], "*", color="#718096", markersize=10)
     axes.annotate(
-        "twins", (100, 0), (7, 5), textcoords="offset points", fontsize=9, color="#4a5568"
+        "twins", (100, 0), (0, -13), textcoords="offset points", ha="center", fontsize=9, color=GREY
     )
-    # Points of about the same cost stand side by side, so that their intervals can be seen.
-    taken: list[float] = [100.0]
-    for x, changed, network in sorted(points, key=lambda point: point[0]):
-        while any(abs(x - other) < 4 for other in taken):
-            x -= 4
-        taken.append(x)
-        colour, marker = STYLES.get(network["sharing"], OTHER)
-        marker = "P" if len(network["tasks"]) > 2 else marker
-        low, high = changed.interval or (changed.value, changed.value)
-        axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
-        axes.plot([x], [changed.value], marker, color=colour, markersize=7)
-        axes.annotate(
-            short[network["name"]],
-            (x, changed.value),
-            (-7, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            color=colour,
-        )
+    # Points of about the same cost stand side by side, so that their intervals can be told apart.
+    for group in close(points):
+        for place, (x, changed, network) in enumerate(group):
+            shift = place - (len(group) - 1) / 2
+            side = "right" if shift < 0 else "left"
+            point(axes, x + 4 * shift, changed, network, short[network["name"]], side)
     if not points:
-        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9)
+        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9, color=GREY)
+        axes.set_ylim(-1, 1)
     axes.set_xlabel("parameters, % of both twins", fontsize=9)
     axes.set_ylabel("Δm against twins, %", fontsize=9)
     axes.tick_params(labelsize=9)
-    axes.set_xlim(min([25, *(t - 25 for t in taken)]), max([115, *(t + 15 for t in taken)]))
+    axes.set_xlim(10, max([135, *(x + 35 for x, _, _ in points)]))
     axes.margins(y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+
+
+def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
+    """Points in groups of about the same cost."""
+    groups: list[list[tuple]] = []
+    for one in sorted(points, key=lambda point: point[0]):
+        if groups and one[0] - groups[-1][0][0] < distance:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def point(axes, x: float, changed, network: Network, label: str, side: str) -> None:
+    colour, marker = STYLES.get(network["sharing"], OTHER)
+    marker = "P" if len(network["tasks"]) > len(TASKS) else marker
+    low, high = changed.interval or (changed.value, changed.value)
+    axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
+    axes.plot([x], [changed.value], marker, color=colour, markersize=7)
+    axes.annotate(
+        label,
+        (x, changed.value),
+        (-8 if side == "right" else 8, 0),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=9,
+        color=colour,
+    )
 
 
 # === Program ===
