@@ -1,0 +1,253 @@
+"""The page says what result files say, by formulas written down here once more."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+BOTH = ("detection", "segmentation")
+
+
+@pytest.fixture(scope="module")
+def report():
+    sys.path.insert(0, str(ROOT / "zoo"))
+    try:
+        spec = importlib.util.spec_from_file_location("zoo_report", ROOT / "zoo" / "report.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / "zoo"))
+    return module
+
+
+def write(folder, kind, ap=None, iou=None, data="nuclei", seed=0, split="val", **changes):
+    """Writes a result file as `zoo/evaluate.py` does, with AP and mean IoU in place."""
+    tasks = {"detection": ["detection"], "segmentation": ["segmentation"]}.get(kind, list(BOTH))
+    metrics = {}
+    if "detection" in tasks:
+        metrics |= {"detection_AP": ap, "detection_AP50": 0.89}
+    if "segmentation" in tasks:
+        metrics |= {"segmentation_mean_iou": iou, "segmentation_iou_background": 0.98}
+        metrics |= {"segmentation_iou_nucleus": 0.88, "segmentation_dice_nucleus": 0.94}
+    metrics |= {"instances_PQ": 0.743} if len(tasks) > 1 else {}
+    rng = np.random.default_rng([seed, len(kind)])
+    run = {
+        "name": f"lite_{kind}_{data}",
+        "data": data,
+        "split": split,
+        "images": 102,
+        "trunk": "lite",
+        "sharing": "hard" if kind in BOTH else kind,
+        "tasks": tasks,
+        "parameters": 3_000_000 if kind in BOTH else 3_300_000,
+        "image_size": [64, 64],
+        "seed": seed,
+        "epochs": 14,
+        "steps": 1000,
+        "training_minutes": 60.0,
+        "trained_on": {"cpu_hours": 2.0, "cores": 2, "device": "CPU"},
+        "metrics": metrics,
+        "bootstrap": {
+            name: (value + rng.normal(0, 0.02, 200)).round(4).tolist()
+            for name, value in metrics.items()
+            if value is not None and "background" not in name
+        },
+        "inference": {
+            "latency_ms": 100.0 if kind in BOTH else 120.0,
+            "memory_mb": 300.0,
+            "cores": 2,
+            "load_average": 0.5,
+        },
+        **changes,
+    }
+    ending = (f"-seed{seed}" if seed else "") + (f"-{split}" if split != "val" else "")
+    path = folder / f"{run['name']}{ending}.json"
+    path.write_text(json.dumps(run), encoding="utf-8")
+    return run
+
+
+def write_twins(folder, **changes):
+    return [write(folder, task, 0.60, 0.90, **changes) for task in BOTH]
+
+
+def text_of(report, folder):
+    return report.page(report.read(folder))
+
+
+def row(text, start, heading):
+    """The cells of a row by column title, of the table below a heading."""
+    lines = text.split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
+    header = next(line for line in cells if len(line) > 1)
+    (found,) = [line for line in cells if " ".join(line).startswith(start)]
+    return dict(zip(header, found, strict=True))
+
+
+def signed(value):
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def changes(run, twins, of):
+    """Δm by hand: the mean of relative changes, in percent."""
+    pairs = zip(("detection_AP", "segmentation_mean_iou"), twins, strict=True)
+    parts = [(np.array(of(run)[k]) / np.array(of(twin)[k]) - 1) * 100 for k, twin in pairs]
+    return np.mean(parts, axis=0)
+
+
+def test_delta_m_with_its_paired_interval(report, tmp_path):
+    run = write(tmp_path, "hard", 0.63, 0.918)
+    twins = write_twins(tmp_path)
+    low, high = np.quantile(changes(run, twins, lambda r: r["bootstrap"]), [0.025, 0.975])
+    # AP rises by 5 %, mean IoU by 2 %.
+    assert changes(run, twins, lambda r: r["metrics"]) == pytest.approx(3.5)
+    found = row(text_of(report, tmp_path), "`lite_hard", "nuclei")
+    assert found["Δm, %"] == f"+3.5 [{signed(low)}, {signed(high)}]"
+    assert (found["box AP"], found["mean IoU"], found["PQ"]) == ("0.630", "0.918", "0.743")
+    assert (found["IoU of nucleus"], found["Dice of nucleus"]) == ("0.880", "0.940")
+    assert (found["latency"], found["training"]) == ("120 ms", "60 min, 2 cores")
+
+
+def test_summary_is_relative_to_both_twins(report, tmp_path):
+    write(tmp_path, "hard", 0.63, 0.918)
+    write(tmp_path, "cross_stitch", 0.57, 0.90)
+    write_twins(tmp_path)
+    text = text_of(report, tmp_path)
+    found = row(text, "nuclei hard", "Summary")
+    assert (found["box AP, %"], found["mean IoU, %"]) == ("+5.0", "+2.0")
+    assert (found["parameters"], found["latency"]) == ("55%", "60%")
+    assert row(text, "nuclei cross-stitch", "Summary")["Δm, %"].startswith("−2.5 [")
+    twins = row(text, "both twins", "nuclei")
+    assert (twins["parameters"], twins["latency"]) == ("6.00 M", "200 ms")
+    assert (twins["memory"], twins["training"]) == ("300 MB", "120 min")
+
+
+def test_latency_of_other_machines_is_not_compared(report, tmp_path):
+    other = {"latency_ms": 9.0, "memory_mb": 300.0, "cores": 64, "load_average": 0.0}
+    write(tmp_path, "hard", 0.63, 0.918, inference=other)
+    write(tmp_path, "soft", 0.63, 0.918)
+    write_twins(tmp_path)
+    text = text_of(report, tmp_path)
+    assert row(text, "nuclei hard", "Summary")["latency"] == "–"
+    assert row(text, "nuclei soft", "Summary")["latency"] == "60%"
+
+
+def test_seeds_are_averaged_and_their_spread_is_said(report, tmp_path):
+    runs = [write(tmp_path, "hard", ap, 0.90, seed=i) for i, ap in enumerate((0.60, 0.66, 0.63))]
+    twins = write_twins(tmp_path)
+    text = text_of(report, tmp_path)
+    found = row(text, "`lite_hard", "nuclei")
+    mean = np.mean([changes(run, twins, lambda r: r["bootstrap"]) for run in runs], axis=0)
+    low, high = np.quantile(mean, [0.025, 0.975])
+    cell = f"+2.5 [{signed(low)}, {signed(high)}]; seeds +0.0 to +5.0"
+    assert (found["Δm, %"], found["box AP"], found["seeds"]) == (cell, "0.630", "3")
+    assert "2 have 1 seed, 1 has 3 seeds" in " ".join(text.split())
+
+
+def test_what_is_missing_is_said(report, tmp_path):
+    write(tmp_path, "hard", 0.63, 0.918, inference=None)
+    text = text_of(report, tmp_path)
+    found = row(text, "`lite_hard", "nuclei")
+    assert found["Δm, %"] == "no twins yet" and "latency" not in found
+    assert "not measured yet" in text
+    write(tmp_path, "detection", 0.60)
+    text = text_of(report, tmp_path)
+    assert row(text, "`lite_hard", "nuclei")["Δm, %"] == "no twin of segmentation yet"
+    assert "both twins in turn" not in text.split("## nuclei")[1]
+    assert row(text, "kvasir AP50", "Targets")["verdict"] == "not measured yet"
+
+
+def test_resamples_without_a_value_are_left_out_and_counted(report, tmp_path):
+    run = write(tmp_path, "hard", 0.63, 0.918)
+    run["bootstrap"]["detection_AP"][:3] = [None] * 3
+    (tmp_path / "lite_hard_nuclei.json").write_text(json.dumps(run))
+    twins = write_twins(tmp_path)
+    text = text_of(report, tmp_path)
+    kept = {name: values[3:] for name, values in run["bootstrap"].items()}
+    others = [{"b": {k: v[3:] for k, v in twin["bootstrap"].items()}} for twin in twins]
+    low, high = np.quantile(changes({"b": kept}, others, lambda r: r["b"]), [0.025, 0.975])
+    found = row(text, "`lite_hard", "nuclei")
+    assert found["Δm, %"] == f"+3.5 [{signed(low)}, {signed(high)}]"
+    assert "`lite_hard_nuclei`: 3 resamples" in text
+
+
+def test_three_tasks_are_compared_by_those_that_have_twins(report, tmp_path):
+    run = write(
+        tmp_path, "hard", 0.63, 0.918, name="lite_hard_nuclei_distance", tasks=[*BOTH, "distance"]
+    )
+    run["metrics"]["distance_mae"] = 1.234
+    (tmp_path / "lite_hard_nuclei_distance.json").write_text(json.dumps(run))
+    write_twins(tmp_path, epochs=20)
+    text = text_of(report, tmp_path)
+    found = row(text, "`lite_hard", "nuclei")
+    assert found["Δm, %"].startswith("+3.5 [")
+    assert found["distance MAE, pixels"] == "1.23"
+    assert "nuclei | hard + distance |" in text
+    assert "there is no twin of distance" in text
+    assert "differ in epochs: 14 against 20" in text
+
+
+def test_other_splits_stand_apart_beside_published_numbers(report, tmp_path):
+    metrics = {"detection_AP": 0.7, "segmentation_iou_polyp": 0.8, "segmentation_dice_polyp": 0.89}
+    for split in ("val", "test"):
+        write(tmp_path, "hard", data="kvasir", split=split, metrics=metrics, bootstrap={})
+    text = text_of(report, tmp_path)
+    ours = row(text, "`lite_hard", "kvasir, `test`")
+    published = row(text, "ColonSegNet", "kvasir, `test`")
+    assert (ours["box AP"], ours["Dice of polyp"]) == ("0.700", "0.890")
+    assert (published["box AP"], published["Dice of polyp"]) == ("0.800", "0.821")
+    assert "IEEE Access" in text
+    assert "Δm" not in text.split("## kvasir, `test`")[1]
+
+
+def test_targets_are_judged_by_the_best_network(report, tmp_path):
+    metrics = {"detection_AP50": 0.85, "segmentation_dice_polyp": 0.8799}
+    better = {"detection_AP50": 0.86, "segmentation_dice_polyp": 0.8801}
+    write(tmp_path, "hard", data="kvasir", metrics=metrics, bootstrap={})
+    text = text_of(report, tmp_path)
+    assert row(text, "kvasir AP50", "Targets")["verdict"] == "met"
+    assert row(text, "kvasir Dice of polyp", "Targets")["verdict"] == "missed"
+    write(tmp_path, "soft", data="kvasir", metrics=better, bootstrap={})
+    found = row(text_of(report, tmp_path), "kvasir Dice of polyp", "Targets")
+    assert (found["verdict"], found["model"]) == ("met", "`lite_soft_kvasir`")
+
+
+def test_comparisons_that_would_be_wrong_are_errors(report, tmp_path):
+    write(tmp_path, "hard", 0.63, 0.918)
+    write_twins(tmp_path, images=40)
+    with pytest.raises(ValueError, match="102 images and its twin lite_detection_nuclei.* on 40"):
+        text_of(report, tmp_path)
+    write(tmp_path, "detection", 0.6, name="another")
+    with pytest.raises(ValueError, match="two twins of detection.*another"):
+        text_of(report, tmp_path)
+
+
+def test_program_writes_and_checks(report, tmp_path):
+    results, out = tmp_path / "results", tmp_path / "out"
+    results.mkdir()
+    given = ["--results", str(results), "--out", str(out)]
+    with pytest.raises(SystemExit) as empty:
+        report.main(given)
+    assert empty.value.code == 2
+    for kind in ("hard", "soft", "cross_stitch"):
+        write(results, kind, 0.63, 0.918)
+    write_twins(results)
+    write(results, "hard", 0.63, 0.918, data="vhr10")
+    with pytest.raises(SystemExit, match="not up to date"):
+        report.main([*given, "--check"])
+    assert not out.exists()
+    report.main(given)
+    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    report.main([*given, "--check"])
+    write(results, "soft", 0.64, 0.918)
+    with pytest.raises(SystemExit, match="not up to date"):
+        report.main([*given, "--check"])
+
+
+def test_the_page_is_up_to_date(report):
+    if not list(report.RESULTS.glob("*.json")):
+        pytest.skip("there are no result files yet")
+    report.main(["--check"])

@@ -1,0 +1,214 @@
+"""What the files of zoo/results say of networks and their twins, for `zoo/report.py`."""
+
+import collections
+import dataclasses
+import itertools
+import json
+import pathlib
+
+import numpy as np
+
+from mtl_keras.metrics import delta_m
+
+# The tasks that have twins, with the metric of each that Δm is made of.
+TASKS = {"detection": "AP", "segmentation": "mean_iou"}
+SHARINGS = ("hard", "cross_stitch", "soft")
+SETS = ("nuclei", "kvasir", "facades", "vhr10")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network on a split: the result files of its seeds. Numbers are means over seeds."""
+
+    runs: tuple[dict, ...]
+
+    def __getitem__(self, key: str):
+        return self.runs[0][key]
+
+    def metric(self, name: str) -> float | None:
+        return self._mean([run["metrics"].get(name) for run in self.runs])
+
+    def minutes(self) -> float | None:
+        return self._mean([run.get("training_minutes") for run in self.runs])
+
+    def inference(self, key: str) -> float | None:
+        return self._mean([(run.get("inference") or {}).get(key) for run in self.runs])
+
+    def resampled(self, name: str) -> np.ndarray:
+        """The metric of each bootstrap resample over images, NaN where it has no value."""
+        runs = [run["bootstrap"].get(name) for run in self.runs]
+        if any(run is None for run in runs) or len(set(map(len, runs))) > 1:
+            return np.array([])
+        return np.mean(np.array(runs, "float64"), axis=0)
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        return ends(self.resampled(name))
+
+    @staticmethod
+    def _mean(values: list) -> float | None:
+        return None if None in values else float(np.mean(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Δm of a network against its twins, in percent.
+
+    Attributes:
+        value: Float, of means over seeds.
+        by_task: Dict, task to its change.
+        interval: Ends of the interval over images, or `None`.
+        spread: Least and largest Δm of single seeds, or `None` where all have one seed.
+        left_out: Integer, resamples in which a metric has no value.
+    """
+
+    value: float
+    by_task: dict[str, float]
+    interval: tuple[float, float] | None
+    spread: tuple[float, float] | None
+    left_out: int
+
+
+def ends(values: np.ndarray) -> tuple[float, float] | None:
+    """The 95 % percentile interval of bootstrap values."""
+    values = values[np.isfinite(values)]
+    return tuple(map(float, np.quantile(values, [0.025, 0.975]))) if len(values) else None
+
+
+def read(folder: pathlib.Path) -> dict[tuple[str, str], list[Network]]:
+    """The networks of all result files by (data, split): joint ones first, then twins."""
+    runs = collections.defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        run = json.loads(path.read_text("utf-8"))
+        runs[run["data"], run["split"], run["name"]].append(run)
+    found = collections.defaultdict(list)
+    for (data, split, name), own in runs.items():
+        seeds = [run["seed"] for run in own]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{name} on {split!r} of {data} has two files of one seed: {seeds}")
+        found[data, split].append(Network(tuple(sorted(own, key=lambda run: run["seed"]))))
+    order = sorted(found, key=lambda key: (rank(key[0], SETS), *key))
+    return {key: sorted(found[key], key=place) for key in order}
+
+
+def rank(name: str, known: tuple[str, ...]) -> int:
+    return known.index(name) if name in known else len(known)
+
+
+def place(network: Network) -> tuple:
+    """By number of tasks (one last), way to share and name."""
+    count, sharing = len(network["tasks"]), network["sharing"]
+    order = rank(sharing, SHARINGS)
+    return (count == 1, network["trunk"], order, count, network["tasks"], network["name"])
+
+
+def joint(networks: list[Network]) -> list[Network]:
+    return [network for network in networks if len(network["tasks"]) > 1]
+
+
+def twins(network: Network, networks: list[Network]) -> dict[str, Network | None]:
+    """The network of one task of each task that has such, `None` where it is missing."""
+    found = {}
+    for task in (task for task in TASKS if task in network["tasks"]):
+        alone = [
+            other
+            for other in networks
+            if other["tasks"] == [task] and other["trunk"] == network["trunk"]
+        ]
+        if len(alone) > 1:
+            raise ValueError(
+                f"{network['name']} has two twins of {task}: {[one['name'] for one in alone]}"
+            )
+        found[task] = alone[0] if alone else None
+    return found
+
+
+def change(network: Network, pair: dict[str, Network | None]) -> Change | None:
+    """Δm against twins; `None` where a twin or a metric is missing."""
+    if not pair or None in pair.values():
+        return None
+    names = {task: f"{task}_{TASKS[task]}" for task in pair}
+    for task, twin in pair.items():
+        if twin["images"] != network["images"]:
+            raise ValueError(
+                f"{network['name']} was measured on {network['images']} images and its twin "
+                f"{twin['name']}, of {task}, on {twin['images']}: measure both on all"
+            )
+
+    def of(ours: dict, theirs: dict):
+        usable = all(v is not None and np.isfinite(v) for v in (*ours.values(), *theirs.values()))
+        if not usable or min(theirs.values()) <= 0:
+            return None
+        return delta_m(*({t: {TASKS[t]: side[t]} for t in pair} for side in (ours, theirs)))
+
+    whole = of(
+        {task: network.metric(name) for task, name in names.items()},
+        {task: pair[task].metric(name) for task, name in names.items()},
+    )
+    if whole is None:
+        return None
+    ours = {task: network.resampled(name) for task, name in names.items()}
+    theirs = {task: pair[task].resampled(name) for task, name in names.items()}
+    counts = {len(values) for side in (ours, theirs) for values in side.values()}
+    resampled = [
+        of({t: v[i] for t, v in ours.items()}, {t: v[i] for t, v in theirs.items()})
+        for i in range(counts.pop() if len(counts) == 1 else 0)
+    ]
+    single = [
+        of(
+            {task: run["metrics"][name] for task, name in names.items()},
+            {task: twin["metrics"][names[task]] for task, twin in zip(pair, others, strict=True)},
+        )
+        for run, *others in itertools.product(network.runs, *(twin.runs for twin in pair.values()))
+    ]
+    values = [one.value for one in single if one is not None]
+    return Change(
+        value=whole.value,
+        by_task=whole.by_task,
+        interval=ends(np.array([one.value for one in resampled if one is not None])),
+        spread=(min(values), max(values)) if len(values) > 1 else None,
+        left_out=resampled.count(None),
+    )
+
+
+def together(pair: dict[str, Network | None]) -> dict[str, float | None]:
+    """What twins cost that run in turn: sums, and the larger memory."""
+    if not pair or None in pair.values():
+        return dict.fromkeys(("parameters", "latency_ms", "memory_mb", "minutes", "cores"))
+    both = list(pair.values())
+    columns = {
+        "parameters": [one["parameters"] for one in both],
+        "latency_ms": [one.inference("latency_ms") for one in both],
+        "minutes": [one.minutes() for one in both],
+    }
+    found = {key: None if None in values else sum(values) for key, values in columns.items()}
+    memory = [one.inference("memory_mb") for one in both]
+    cores = {one.inference("cores") for one in both}
+    return {
+        **found,
+        "memory_mb": None if None in memory else max(memory),
+        "cores": cores.pop() if len(cores) == 1 else None,
+    }
+
+
+def ratio(value: float | None, whole: float | None) -> float | None:
+    return None if value is None or not whole else value / whole
+
+
+def latency_ratio(network: Network, pair: dict[str, Network | None]) -> float | None:
+    """Latency relative to both twins in turn, where all were measured with as many cores."""
+    both = together(pair)
+    if both["cores"] is None or both["cores"] != network.inference("cores"):
+        return None
+    return ratio(network.inference("latency_ms"), both["latency_ms"])
+
+
+def labels(networks: list[Network]) -> dict[str, str]:
+    """Short names: the way to share, tasks beyond the usual two, the trunk where there are two."""
+    several = len({network["trunk"] for network in networks}) > 1
+    found = {}
+    for network in networks:
+        more = [task for task in network["tasks"] if task not in TASKS]
+        words = [" + ".join([network["sharing"].replace("_", "-"), *more])]
+        found[network["name"]] = ", ".join(words + [network["trunk"]] * several)
+    count = collections.Counter(found.values())
+    return {name: name if count[label] > 1 else label for name, label in found.items()}

@@ -1,0 +1,459 @@
+"""Writes zoo/RESULTS.md and its picture from the files of zoo/results, and from nothing else.
+
+Command: python zoo/report.py          (--check: write nothing, exit with 1 if the page is old)
+
+The files come of `zoo/publish.py` and `zoo/evaluate.py NAME --write`. What is missing among them is
+said in the tables. The page compares networks of several tasks with their twins: networks of one
+task each, of the same trunk, on the same data.
+"""
+
+import argparse
+import collections
+import itertools
+import pathlib
+import sys
+
+from compare import (
+    TASKS,
+    Network,
+    change,
+    joint,
+    labels,
+    latency_ratio,
+    ratio,
+    read,
+    together,
+    twins,
+)
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "zoo" / "results"
+PAGE, PICTURE = "RESULTS.md", "results.png"
+VAL = "val"
+# What the zoo set out to reach on `val`.
+TARGETS = {
+    "nuclei": {"detection_AP50": 0.88, "segmentation_iou_nucleus": 0.90},
+    "kvasir": {"detection_AP50": 0.85, "segmentation_dice_polyp": 0.88},
+    "facades": {"detection_AP50": 0.50, "segmentation_mean_iou": 0.60},
+    "vhr10": {"detection_AP50": 0.80},
+}
+# Published numbers on the same split: (data, split) to name, metrics and source.
+LITERATURE = {
+    ("kvasir", "test"): (
+        "ColonSegNet",
+        {"detection_AP": 0.80, "segmentation_dice_polyp": 0.8206},
+        "ColonSegNet: Jha et al. 2021, Real-Time Polyp "
+        "Detection, Localization and Segmentation in Colonoscopy Using Deep Learning, IEEE Access "
+        "9, 40496–40510. Its AP and Dice are as that paper computes them, which may differ in the "
+        "overlaps that AP averages over and in how Dice is averaged over pictures.",
+    ),
+}
+
+
+# === Writing ===
+def number(value: float | None, form: str = ".3f", unit: str = "") -> str:
+    return "–" if value is None else f"{value:{form}}{unit}".replace("-", "−")
+
+
+def bounds(interval: tuple[float, float] | None, form: str) -> str:
+    return "" if interval is None else f" [{', '.join(number(end, form) for end in interval)}]"
+
+
+def table(rows: list[dict[str, str]], left: tuple[str, ...] = ()) -> str:
+    """A table with the columns of the rows, but for those that are empty in all of them."""
+    columns = dict.fromkeys(itertools.chain.from_iterable(rows))
+    columns = [c for c in columns if any(row.get(c, "–") != "–" for row in rows)]
+    lines = [columns, ["---" if column in left else "---:" for column in columns]]
+    lines += [[row.get(column, "–") for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def classes(networks: list[Network]) -> list[str]:
+    """Classes of masks without background."""
+    start = "segmentation_iou_"
+    names = {m.removeprefix(start) for n in networks for m in n["metrics"] if m.startswith(start)}
+    return sorted(names - {"background"})
+
+
+def metric_cells(network: Network, only: str | None) -> dict[str, str]:
+    """The metrics of a row; those of the class too where there is only one."""
+    names = {"box AP": "detection_AP", "AP50": "detection_AP50"}
+    names["mean IoU"] = "segmentation_mean_iou"
+    if only is not None:
+        names[f"IoU of {only}"] = f"segmentation_iou_{only}"
+        names[f"Dice of {only}"] = f"segmentation_dice_{only}"
+        names["Dice by picture"] = f"segmentation_image_dice_{only}"
+    names["PQ"] = "instances_PQ"
+    cells = {title: number(network.metric(name)) for title, name in names.items()}
+    return {**cells, "distance MAE, pixels": number(network.metric("distance_mae"), ".2f")}
+
+
+def change_cell(network: Network, pair: dict[str, Network | None]) -> str:
+    if missing := [task for task, twin in pair.items() if twin is None]:
+        return "no twins yet" if len(missing) == len(pair) else f"no twin of {missing[0]} yet"
+    found = change(network, pair)
+    if found is None:
+        return "–"
+    cell = number(found.value, "+.1f") + bounds(found.interval, "+.1f")
+    if found.spread is not None:
+        low, high = (number(end, "+.1f") for end in found.spread)
+        cell += f"; seeds {low} to {high}"
+    return cell
+
+
+def trained(network: Network) -> str:
+    if network.minutes() is None:
+        return "–"
+    places = dict.fromkeys(place_of(run.get("trained_on") or {}) for run in network.runs)
+    where = " and ".join(filter(None, places))
+    return f"{network.minutes():.0f} min" + (f", {where}" if where else "")
+
+
+def place_of(machine: dict) -> str:
+    if machine.get("device", "CPU") != "CPU":
+        return machine["device"]
+    cores = machine.get("cores")
+    return f"{cores} core{'s' * (cores != 1)}" if cores else ""
+
+
+DELTA = "Δm, %"
+
+
+def set_table(networks: list[Network]) -> str:
+    names = classes(networks)
+    only = names[0] if len(names) == 1 else None
+    rows = []
+    pairs = {}
+    for network in networks:
+        row = {"model": f"`{network['name']}`", **metric_cells(network, only)}
+        if len(network["tasks"]) > 1:
+            pair = twins(network, networks)
+            row[DELTA] = change_cell(network, pair)
+            pairs[network["trunk"]] = max(pair, pairs.get(network["trunk"], {}), key=len)
+        rows.append(
+            row
+            | {
+                "parameters": number(network["parameters"] / 1e6, ".2f", " M"),
+                "latency": number(network.inference("latency_ms"), ".0f", " ms"),
+                "memory": number(network.inference("memory_mb"), ".0f", " MB"),
+                "training": trained(network),
+                "seeds": str(len(network.runs)),
+            }
+        )
+    for trunk, pair in pairs.items():
+        both = together(pair)
+        if both["parameters"] is not None and len(pair) > 1:
+            of = f", {trunk}" if len(pairs) > 1 else ""
+            rows.append(
+                {
+                    "model": f"both twins in turn{of}",
+                    "parameters": number(both["parameters"] / 1e6, ".2f", " M"),
+                    "latency": number(both["latency_ms"], ".0f", " ms"),
+                    "memory": number(both["memory_mb"], ".0f", " MB"),
+                    "training": number(both["minutes"], ".0f", " min"),
+                }
+            )
+    return table(rows, left=("model", DELTA, "training"))
+
+
+def notes(networks: list[Network]) -> list[str]:
+    """Where a comparison is not between equals, or something is left out."""
+    lines = []
+    for network in joint(networks):
+        pair = twins(network, networks)
+        for task, twin in pair.items():
+            lines += [
+                f"- `{network['name']}` and its twin of {task} differ in {title}: "
+                f"{network[key]} against {twin[key]}."
+                for key, title in (("epochs", "epochs"), ("image_size", "the size of their input"))
+                if twin is not None and twin[key] != network[key]
+            ]
+        found = change(network, pair)
+        if found is not None and found.left_out:
+            lines.append(
+                f"- `{network['name']}`: {found.left_out} resamples, in which a metric has no "
+                "value, are not in the interval."
+            )
+        if found is not None and found.interval is None:
+            lines.append(f"- `{network['name']}`: the resamples of it and its twins do not pair.")
+        if alone := [task for task in network["tasks"] if task not in pair]:
+            lines.append(
+                f"- `{network['name']}`: there is no twin of {', '.join(alone)}. Δm is that of "
+                f"{' and '.join(pair)}; the cost is that of all its tasks."
+            )
+    return lines
+
+
+def summary(found: dict) -> str:
+    rows = []
+    short = labels_by_set(found)
+    for (data, split), networks in found.items():
+        for network in joint(networks) if split == VAL else ():
+            pair = twins(network, networks)
+            changed = change(network, pair)
+            by_task = changed.by_task if changed else {}
+            rows.append(
+                {
+                    "data": data,
+                    "sharing": short[data][network["name"]],
+                    DELTA: change_cell(network, pair),
+                    "box AP, %": number(by_task.get("detection"), "+.1f"),
+                    "mean IoU, %": number(by_task.get("segmentation"), "+.1f"),
+                    "parameters": number(
+                        ratio(network["parameters"], together(pair)["parameters"]), ".0%"
+                    ),
+                    "latency": number(latency_ratio(network, pair), ".0%"),
+                    "seeds, of each twin": " / ".join(
+                        str(len(one.runs)) if one else "–" for one in (network, *pair.values())
+                    ),
+                }
+            )
+    return table(rows, left=("data", "sharing", DELTA))
+
+
+def labels_by_set(found: dict) -> dict[str, dict[str, str]]:
+    return {data: labels(joint(own)) for (data, split), own in found.items() if split == VAL}
+
+
+def best(networks: list[Network], targets: dict[str, float]) -> Network | None:
+    """The joint network that meets most targets, of equals that with the largest margins."""
+
+    def merit(network: Network) -> tuple[int, float]:
+        margins = [network.metric(name) - target for name, target in targets.items()]
+        return sum(margin >= 0 for margin in margins), sum(margins)
+
+    whole = [n for n in joint(networks) if all(n.metric(m) is not None for m in targets)]
+    return max(whole, key=merit, default=None)
+
+
+def targets_table(found: dict) -> str:
+    rows = []
+    for data, targets in TARGETS.items():
+        network = best(found.get((data, VAL), []), targets)
+        for name, target in targets.items():
+            row = {"data": data, "metric": words(name), "target": f"{target:.2f}"}
+            if network is None:
+                rows.append({**row, "verdict": "not measured yet"})
+                continue
+            value = network.metric(name)
+            rows.append(
+                row
+                | {
+                    "reached": number(value, ".4f") + bounds(network.interval(name), ".3f"),
+                    "verdict": "met" if value >= target else "missed",
+                    "model": f"`{network['name']}`",
+                }
+            )
+    return table(rows, left=("data", "metric", "verdict", "model"))
+
+
+def words(name: str) -> str:
+    """A metric in words: `segmentation_iou_nucleus` is "IoU of nucleus"."""
+    plain = name.split("_", 1)[1]
+    if plain == "mean_iou":
+        return "mean IoU"
+    kind, _, label = plain.partition("_")
+    return f"{ {'iou': 'IoU', 'dice': 'Dice'}.get(kind, kind) }{f' of {label}' if label else ''}"
+
+
+def split_table(key: tuple[str, str], networks: list[Network]) -> str:
+    """The table of another split, with published numbers beside ours."""
+    names = classes(networks)
+    only = names[0] if len(names) == 1 else None
+    rows = []
+    for network in networks:
+        row = {"model": f"`{network['name']}`", **metric_cells(network, only)}
+        pair = twins(network, networks) if len(network["tasks"]) > 1 else {}
+        if pair and None not in pair.values():
+            row[DELTA] = change_cell(network, pair)
+        rows.append({**row, "images": str(network["images"]), "seeds": str(len(network.runs))})
+    text = ""
+    if key in LITERATURE:
+        name, metrics, source = LITERATURE[key]
+        own = Network(({"metrics": metrics},))
+        rows.append({"model": name, **metric_cells(own, only)})
+        text = f"\n\n{source}"
+    return table(rows, left=("model", DELTA)) + text
+
+
+def preface(found: dict) -> str:
+    networks = [n for (_, split), own in found.items() if split == VAL for n in own]
+    seeds = collections.Counter(len(network.runs) for network in networks)
+    said = [
+        f"{count} {'has' if count == 1 else 'have'} {many} seed{'s' * (many > 1)}"
+        for many, count in sorted(seeds.items())
+    ]
+    resamples = {len(v) for n in networks for run in n.runs for v in run["bootstrap"].values()}
+    most = " or ".join(map(str, sorted(resamples))) or "no"
+    costs = [run["inference"] for n in networks for run in n.runs if run.get("inference")]
+    return f"""\
+Each network of several tasks is compared with its *twins*: networks of one task each, with the same
+trunk and heads, trained and measured on the same data. Δm is the mean over tasks of the change
+against the twin, in percent, of box AP for detection and of mean IoU over classes, background
+among them, for segmentation (`mtl_keras.metrics.delta_m`); more is better. With one metric a task,
+the other convention, in which less is better, differs in its sign alone.
+
+Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the validation's images.
+They are paired: each resample holds the same images for a network and its twins. Such an interval
+says how much rests on the choice of images, not on the seed of a training. Of the {len(networks)}
+networks, {", ".join(said)}. Where there are several seeds, metrics are means
+over seeds, and "seeds" gives the least and the largest Δm of single trainings, over all pairings
+with the twins' seeds. Where there is one, a small Δm may be no more than the luck of a seed.
+
+{machine(costs)} Both twins in turn take
+the sum of their latencies and parameters and the larger of their memories."""
+
+
+def machine(costs: list[dict]) -> str:
+    if not costs:
+        return "Latency and memory were not measured yet."
+    cores = " or ".join(map(str, sorted({cost["cores"] for cost in costs})))
+    loads = sorted({cost["load_average"] for cost in costs})
+    load = f"was {loads[0]}" if len(loads) == 1 else f"was between {loads[0]} and {loads[-1]}"
+    return f"""\
+Latency is that of one picture of the network's input size, in a process of its own on a machine
+with {cores} CPU cores, without an accelerator; memory is what the process takes beyond its imports.
+The load average of the machine before a measurement {load}; where it is high, latency is too, and
+ratios of latencies measured at different times are rough."""
+
+
+def page(found: dict) -> str:
+    """The text of RESULTS.md."""
+    parts = [
+        "# Results of the zoo",
+        "Written by `python zoo/report.py` from the files of `zoo/results`: do not edit it.",
+        preface(found),
+    ]
+    main = {data: own for (data, split), own in found.items() if split == VAL}
+    if any(map(joint, main.values())):
+        parts += [
+            "## Summary",
+            "Changes against twins; parameters and latency relative to both twins in turn.",
+            summary(found),
+            f"![Δm over parameters by set]({PICTURE})",
+            "*Δm with its interval over parameters relative to both twins, which the star is. Points "
+            "of about the same cost stand side by side.*",
+        ]
+    parts += ["## Targets", targets_table(found)]
+    for data, networks in main.items():
+        parts += [f"## {data}", f"{networks[0]['images']} images of `{VAL}`.", set_table(networks)]
+        parts += ["\n".join(lines)] if (lines := notes(networks)) else []
+    for (data, split), networks in found.items():
+        if split != VAL:
+            parts += [f"## {data}, `{split}`", split_table((data, split), networks)]
+    return "\n\n".join(parts) + "\n"
+
+
+# === Picture ===
+STYLES = {"hard": ("#2b6cb0", "o"), "cross_stitch": ("#dd6b20", "s"), "soft": ("#2f855a", "^")}
+GREY = "#4a5568"
+OTHER = (GREY, "D")
+
+
+def draw(found: dict, out: pathlib.Path) -> None:
+    """Draws Δm over parameters relative to twins, a panel a set."""
+    from matplotlib.figure import Figure
+
+    main = {d: own for (d, split), own in found.items() if split == VAL and joint(own)}
+    if not main:
+        return
+    short = labels_by_set(found)
+    columns = min(2, len(main))
+    rows = -(-len(main) // columns)
+    figure = Figure(figsize=(8, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in panels[len(main) :]:
+        axes.set_axis_off()
+    for axes, (data, networks) in zip(panels, main.items(), strict=False):
+        panel(axes, data, networks, short[data])
+    figure.savefig(out, dpi=150, metadata={"Software": None})
+
+
+def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> None:
+    points = []
+    for network in joint(networks):
+        pair = twins(network, networks)
+        changed = change(network, pair)
+        if changed is not None:
+            x = 100 * ratio(network["parameters"], together(pair)["parameters"])
+            points.append((x, changed, network))
+    axes.set_title(data, fontsize=11, loc="left")
+    axes.axhline(0, color="#718096", linewidth=1)
+    axes.plot([100], [0], "*", color="#718096", markersize=10)
+    axes.annotate(
+        "twins", (100, 0), (0, -13), textcoords="offset points", ha="center", fontsize=9, color=GREY
+    )
+    # Points of about the same cost stand side by side, so that their intervals can be told apart.
+    for group in close(points):
+        for place, (x, changed, network) in enumerate(group):
+            shift = place - (len(group) - 1) / 2
+            side = "right" if shift < 0 else "left"
+            point(axes, x + 4 * shift, changed, network, short[network["name"]], side)
+    if not points:
+        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9, color=GREY)
+        axes.set_ylim(-1, 1)
+    axes.set_xlabel("parameters, % of both twins", fontsize=9)
+    axes.set_ylabel("Δm against twins, %", fontsize=9)
+    axes.tick_params(labelsize=9)
+    axes.set_xlim(10, max([135, *(x + 35 for x, _, _ in points)]))
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
+    """Points in groups of about the same cost."""
+    groups: list[list[tuple]] = []
+    for one in sorted(points, key=lambda point: point[0]):
+        if groups and one[0] - groups[-1][0][0] < distance:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def point(axes, x: float, changed, network: Network, label: str, side: str) -> None:
+    colour, marker = STYLES.get(network["sharing"], OTHER)
+    marker = "P" if len(network["tasks"]) > len(TASKS) else marker
+    low, high = changed.interval or (changed.value, changed.value)
+    axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
+    axes.plot([x], [changed.value], marker, color=colour, markersize=7)
+    axes.annotate(
+        label,
+        (x, changed.value),
+        (-8 if side == "right" else 8, 0),
+        textcoords="offset points",
+        ha=side,
+        va="center",
+        fontsize=9,
+        color=colour,
+    )
+
+
+# === Program ===
+def main(given: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="folder to read")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "zoo", help="folder to write to")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args(given)
+    found = read(arguments.results)
+    if not found:
+        parser.error(
+            f"there are no result files in {arguments.results}: zoo/publish.py and "
+            "zoo/evaluate.py NAME --write make them"
+        )
+    text = page(found)
+    path = arguments.out / PAGE
+    if arguments.check:
+        if not path.is_file() or path.read_text("utf-8") != text:
+            sys.exit(f"{PAGE} is not up to date: run python zoo/report.py")
+        return
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    draw(found, arguments.out / PICTURE)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
