@@ -1,6 +1,7 @@
 """Draws what published models find: the pictures of cards, and those of docs/gallery.md.
 
 Command: python zoo/gallery.py                   (docs/gallery.md and its pictures)
+         python zoo/gallery.py --cards           (the pictures of all cards anew, and captions)
          python zoo/gallery.py --out FOLDER      (pictures of all models, with photographs)
 
 Pictures are those at fixed positions of the validation split, the same for all models. Without
@@ -18,7 +19,7 @@ import numpy as np
 import mtl_keras as mtl
 from mtl_keras.draw import class_colour, draw_labels, draw_predictions
 from mtl_keras.training.recipe import load_recipe
-from mtl_keras.zoo import info, list_models, load
+from mtl_keras.zoo import info, list_models, load, registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -305,6 +306,19 @@ def write_docs() -> None:
     (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
 
 
+def write_cards() -> None:
+    """Draws the pictures of all cards anew; what else the cards say stays."""
+    import evaluate
+
+    for name in list_models():
+        recipe = load_recipe(ROOT / "zoo" / "recipes" / f"{name}.py")
+        path = registry.PUBLISHED / name / "prediction.png"
+        pictures = prediction(load(name), recipe.data(), recipe, path)
+        card = info(name)
+        others = [one for one in card.get("pictures", []) if one["file"] != path.name]
+        evaluate.save_card(name, {**card, "pictures": pictures + others})
+
+
 def write_photographs(out: pathlib.Path) -> None:
     """Writes the pictures of all published models, with photographs, and the gallery."""
     out.mkdir(parents=True, exist_ok=True)
@@ -322,8 +336,11 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, help="folder to write pictures with photographs to"
     )
+    parser.add_argument("--cards", action="store_true", help="draw the pictures of all cards anew")
     arguments = parser.parse_args(given)
-    if arguments.out is None:
+    if arguments.cards:
+        write_cards()
+    elif arguments.out is None:
         write_docs()
     elif arguments.out.resolve().is_relative_to(ROOT):
         parser.error("--out must lie outside of the repository, which holds no photographs")
