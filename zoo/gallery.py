@@ -272,7 +272,8 @@ def page() -> str:
         "# What the models find",
         "Labels and predictions of the hard-shared model of each set of the zoo, on pictures of "
         "the validation split that it was not trained on. The other models have the same picture "
-        "in their cards, `mtl_keras/zoo/published/NAME/card.md`.",
+        "in their cards, `mtl_keras/zoo/published/NAME/card.md`. Filled areas are masks and "
+        "rectangles boxes, both in the colours of classes; thin dark lines are the outlines of instances.",
     ]
     for data in SETS:
         lines.append(f"## {data}: {mtl.data.info(data)['title']}")

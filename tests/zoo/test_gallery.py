@@ -187,6 +187,7 @@ def test_the_page_lists_all_sets_and_is_up_to_date():
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no annotated pictures at {DATA}")
 def test_photographs_of_the_sets_are_drawn_for_those_who_have_them(tmp_path, monkeypatch):
     name = gallery.published()["nuclei"]
