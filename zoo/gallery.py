@@ -1,6 +1,7 @@
 """Draws what published models find: the pictures of cards, and those of docs/gallery.md.
 
 Command: python zoo/gallery.py                   (docs/gallery.md and its pictures)
+         python zoo/gallery.py --cards           (the pictures of all cards anew, and captions)
          python zoo/gallery.py --out FOLDER      (pictures of all models, with photographs)
 
 Pictures are those at fixed positions of the validation split, the same for all models. Without
@@ -10,6 +11,7 @@ not all sets allow to be passed on. Whoever has the sets can look at them with p
 
 import argparse
 import io
+import os
 import pathlib
 from functools import partial
 
@@ -18,7 +20,7 @@ import numpy as np
 import mtl_keras as mtl
 from mtl_keras.draw import class_colour, draw_labels, draw_predictions
 from mtl_keras.training.recipe import load_recipe
-from mtl_keras.zoo import info, list_models, load
+from mtl_keras.zoo import info, list_models, load, registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -241,6 +243,19 @@ def published() -> dict[str, str]:
     return {data: MODEL.format(data) for data in SETS if MODEL.format(data) in list_models()}
 
 
+def of_recipes() -> list[str]:
+    """The published models that have a recipe here."""
+    return [name for name in list_models() if path_of_recipe(name).is_file()]
+
+
+def path_of_recipe(name: str) -> pathlib.Path:
+    return ROOT / "zoo" / "recipes" / f"{name}.py"
+
+
+def recipe_of(name: str):
+    return load_recipe(path_of_recipe(name))
+
+
 def together(drawn: dict, side: int, photographs: bool = False):
     """Draws the first picture of each set, one below the other."""
     from PIL import Image, ImageDraw
@@ -270,8 +285,9 @@ def page() -> str:
         "<!-- written by zoo/gallery.py -->",
         "# What the models find",
         "Labels and predictions of the hard-shared model of each set of the zoo, on pictures of "
-        "the validation split that it was not trained on. The other models have the same picture "
-        "in their cards, `mtl_keras/zoo/published/NAME/card.md`.",
+        "the validation split, on which it was not trained. Filled areas are masks and rectangles "
+        "boxes, both in the colours of classes; thin dark lines are the outlines of instances. "
+        "Other models have the same picture in their cards.",
     ]
     for data in SETS:
         lines.append(f"## {data}: {mtl.data.info(data)['title']}")
@@ -279,10 +295,11 @@ def page() -> str:
             lines.append(f"Left out: `{MODEL.format(data)}` is not published yet.")
             continue
         name = models[data]
-        recipe = load_recipe(ROOT / "zoo" / "recipes" / f"{name}.py")
+        recipe = recipe_of(name)
         tasks = keras.saving.deserialize_keras_object(info(name)["config"]["tasks"])
         text = caption(tasks, recipe, mtl.data.info(data)["splits"][recipe.val_split]["images"])
-        lines.append(f"[`{name}`](../mtl_keras/zoo/published/{name}/card.md)")
+        card = pathlib.Path(os.path.relpath(registry.find(name).folder / "card.md", DOCS))
+        lines.append(f"[`{name}`]({card.as_posix()})")
         lines.append(f"![{data}: labels and predictions](gallery_{data}.png)")
         lines.append(f"*{text}*")
     return "\n\n".join(lines) + "\n"
@@ -290,7 +307,7 @@ def page() -> str:
 
 def open_model(name: str):
     """A published model, and labels and predictions of its pictures."""
-    recipe = load_recipe(ROOT / "zoo" / "recipes" / f"{name}.py")
+    recipe = recipe_of(name)
     model = load(name)
     return model, predict(model, recipe.data(), recipe.val_split)
 
@@ -305,11 +322,24 @@ def write_docs() -> None:
     (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
 
 
+def write_cards() -> None:
+    """Draws the pictures of all cards anew; what else the cards say stays."""
+    import evaluate
+
+    for name in of_recipes():
+        recipe = recipe_of(name)
+        path = registry.find(name).folder / "prediction.png"
+        pictures = prediction(load(name), recipe.data(), recipe, path)
+        card = info(name)
+        others = [one for one in card.get("pictures", []) if one["file"] != path.name]
+        evaluate.save_card(name, {**card, "pictures": pictures + others})
+
+
 def write_photographs(out: pathlib.Path) -> None:
     """Writes the pictures of all published models, with photographs, and the gallery."""
     out.mkdir(parents=True, exist_ok=True)
     models, drawn = published(), {}
-    for name in list_models():
+    for name in of_recipes():
         model, examples = open_model(name)
         save(partial(draw, model, examples, photographs=True), out / f"{name}.png", None)
         drawn |= {data: (model, examples) for data, one in models.items() if one == name}
@@ -322,8 +352,11 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, help="folder to write pictures with photographs to"
     )
+    parser.add_argument("--cards", action="store_true", help="draw the pictures of all cards anew")
     arguments = parser.parse_args(given)
-    if arguments.out is None:
+    if arguments.cards:
+        write_cards()
+    elif arguments.out is None:
         write_docs()
     elif arguments.out.resolve().is_relative_to(ROOT):
         parser.error("--out must lie outside of the repository, which holds no photographs")
