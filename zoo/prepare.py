@@ -3,7 +3,7 @@
 Command: python zoo/prepare.py RECIPE --out FOLDER               (all epochs of the recipe)
          python zoo/prepare.py RECIPE --out FOLDER --epochs 4    (training goes through them again)
 
-Then, where FOLDER and this project are: KERAS_BACKEND=jax python zoo/train.py RECIPE --arrays FOLDER
+Then, there: KERAS_BACKEND=jax python zoo/train.py RECIPE --arrays FOLDER
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import sys
 import time
@@ -23,9 +24,9 @@ class Recipe:
     Attributes:
         name: String, name of the model.
         data: Function without arguments that gives the prepared TFDS builder.
-        model: Function from the builder to a `MultiTaskModel`. Of the builder it may ask class names
-            alone, `builder.info.features["objects"]["label"].names`: where a model is trained from
-            prepared arrays, there is nothing else.
+        model: Function from the builder to a `MultiTaskModel`. It may ask the builder for class
+            names alone, `builder.info.features["objects"]["label"].names`: where a model is trained
+            from prepared arrays, there is nothing else.
         optimizer: Function from the number of training steps to an optimizer.
         augment: `mtl_keras.data.Augment` for training.
         epochs: Integer.
@@ -78,12 +79,15 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
+    folder, known = str(path.parent.resolve()), set(sys.modules)
     sys.path.insert(0, folder)  # Recipes share what files beside them hold.
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(folder)
+        for name in set(sys.modules) - known:
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(folder + os.sep):
+                del sys.modules[name]  # Another folder may have a file of that name.
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise ValueError(f"the file {str(path)!r} must define `recipe`, an mtl_keras Recipe")
     return module.recipe
@@ -163,10 +167,10 @@ def train(
             f"arrays; write it with TensorFlow: python zoo/prepare.py {recipe.name} --out FOLDER"
         )
     run = Run(out, started)
-    keras.utils.set_random_seed(recipe.seed)
     source = sources.Pipeline(recipe) if arrays is None else sources.Prepared(recipe, arrays)
     epochs = epochs or recipe.epochs
     where = places.strategy(devices)
+    keras.utils.set_random_seed(recipe.seed)  # After data, whose preparation draws numbers too.
     with places.scope(where):
         model = recipe.model(source.builder)
         *both, images = source.batches(model)

@@ -48,6 +48,8 @@ def run_settings(recipe: Any, model: Any, epochs: int, source: str) -> dict:
         A dict, ready for JSON.
     """
     serialize = keras.saving.serialize_keras_object
+    optimizer = serialize(model.optimizer)
+    optimizer["config"].pop("name", None)  # Keras numbers the optimizers of a program.
     return _plain(
         {
             "recipe": recipe.name,
@@ -55,7 +57,7 @@ def run_settings(recipe: Any, model: Any, epochs: int, source: str) -> dict:
             "batches": source,
             "trunk": model.trunk.name,
             "sharing": serialize(model.sharing),
-            "optimizer": serialize(model.optimizer),
+            "optimizer": optimizer,
             "epochs": epochs,
             "backend": keras.backend.backend(),
         }

@@ -80,8 +80,9 @@ class Prepared:
         path = self.folder / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(
-                f"`arrays` must be a folder that `python zoo/prepare.py {recipe.name} --out FOLDER` "
-                f"has written to the end. Received: {str(folder)!r}, which has no {MANIFEST}"
+                "`arrays` must be a folder that has been written to the end by `python "
+                f"zoo/prepare.py {recipe.name} --out FOLDER`. Received: {str(folder)!r}, which has "
+                f"no {MANIFEST}"
             )
         self.manifest = json.loads(path.read_text("utf-8"))
         label = SimpleNamespace(names=self.manifest["classes"])
