@@ -28,7 +28,7 @@ def tiny(tasks=("segmentation", "distance"), weights=None, **changes):
     """
 
     def data():
-        return mtl.data.digits(13, 3, SIZE, data_dir=os.environ["TFDS_DATA_DIR"])
+        return mtl.data.digits(7, 3, SIZE, data_dir=os.environ["TFDS_DATA_DIR"])
 
     def model(builder):
         classes = builder.info.features["objects"]["label"].names

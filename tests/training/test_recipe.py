@@ -50,21 +50,10 @@ def whole(tmp_path_factory):
 
 def in_step(epoch, step):
     def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations == epoch * 4 + step:
+        if self.model.optimizer.iterations == epoch * 2 + step:
             raise Killed
 
     return on_train_batch_end
-
-
-def after_state(of_epoch):
-    whole = runs.Run.after_epoch
-
-    def after_epoch(self, model, epoch, logs):
-        whole(self, model, epoch, logs)
-        if epoch == of_epoch:
-            raise Killed
-
-    return after_epoch
 
 
 def no_model(source, target):
@@ -75,7 +64,7 @@ def no_model(source, target):
 
 def test_killed_at_any_moment_it_goes_on_bit_by_bit(whole, tmp_path):
     _, expected, history = whole
-    killed(tiny(), tmp_path, runs._AfterEpoch, "on_train_batch_end", in_step(0, 2))
+    killed(tiny(), tmp_path, runs._AfterEpoch, "on_train_batch_end", in_step(0, 1))
     assert not (tmp_path / "history.jsonl").exists() and not (tmp_path / "minutes.json").exists()
 
     # Of epoch 1 there is a line and half of a state.
@@ -83,8 +72,7 @@ def test_killed_at_any_moment_it_goes_on_bit_by_bit(whole, tmp_path):
     assert len(lines(tmp_path)) == 1
     assert [p.name for p in (tmp_path / "backup").iterdir()] == ["partial.weights.h5"]
 
-    killed(tiny(), tmp_path, runs.Run, "after_epoch", after_state(1))
-    killed(tiny(), tmp_path, runs._AfterEpoch, "on_train_batch_end", in_step(1, 3))
+    killed(tiny(), tmp_path, runs._AfterEpoch, "on_train_batch_end", in_step(1, 1))
     assert lines(tmp_path) == history[:1]
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 2, "lo')  # Killed while it was written.
