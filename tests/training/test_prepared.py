@@ -56,7 +56,7 @@ def test_losses_are_those_of_the_pipeline(folder):
     np.testing.assert_array_equal(arrays, pipeline)
     # Whole levels of colour are all that differs.
     exact = first_losses(recipe, sources.Pipeline(recipe))
-    np.testing.assert_allclose(arrays, exact, rtol=0.01)
+    np.testing.assert_allclose(arrays, exact, rtol=0.03)
 
 
 def test_manifest_and_stale_arrays(folder, tmp_path):
