@@ -3,7 +3,16 @@
 import pathlib
 import sys
 
-sys.modules["tensorflow"] = sys.modules["tensorflow_datasets"] = None
+
+class NoTensorFlow:
+    """As where it is not installed. (Keras asks whether `sys.modules` knows it, even as `None`.)"""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, NoTensorFlow())
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
