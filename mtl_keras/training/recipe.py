@@ -189,6 +189,7 @@ def train(
         batches,
         initial_epoch=done,
         epochs=epochs,
+        shuffle=False,  # Batches have the order of their epoch; Keras would draw another.
         validation_data=val,
         validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
         callbacks=[source.callback, run.callback()],

@@ -14,11 +14,14 @@ class NoTensorFlow:
 
 sys.meta_path.insert(0, NoTensorFlow())
 
+import dataclasses  # noqa: E402
+
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import toy  # noqa: E402
 from recipes import lines, state, tiny  # noqa: E402
 
+from mtl_keras.data import ArrayBatches  # noqa: E402
 from mtl_keras.training import run as runs  # noqa: E402
 from mtl_keras.training import sources  # noqa: E402
 from mtl_keras.training.recipe import train  # noqa: E402
@@ -42,10 +45,18 @@ def main(folder, out):
     note = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: losses.append([float(logs[k]) for k in sorted(logs)])
     )
-    model.fit(batches, verbose=0, callbacks=[source.callback, note])
+    model.fit(batches, shuffle=False, verbose=0, callbacks=[source.callback, note])
     expected = np.load(out / "losses.npy")
     np.testing.assert_allclose(losses[0], expected[0], rtol=1e-4)
     np.testing.assert_allclose(losses, expected, rtol=2e-2)
+
+    # Batches come in the order in which they were prepared.
+    shown = []
+    real_get = ArrayBatches.__getitem__
+    ArrayBatches.__getitem__ = lambda self, i: shown.append((self.epoch, i)) or real_get(self, i)
+    train(dataclasses.replace(recipe, val_every=9), out / "order", arrays=arrays)
+    ArrayBatches.__getitem__ = real_get
+    assert shown[-6:] == [(e, i) for e in range(3) for i in range(2)], shown
 
     # Killed in an epoch, and before the model is written, it goes on bit by bit.
     whole = train(recipe, out / "whole", arrays=arrays)

@@ -35,7 +35,8 @@ class Builder:
 @pytest.fixture
 def toy_trunk(monkeypatch):
     """The recipes' own trunk takes its time; theirs are the slow tests."""
-    monkeypatch.setattr(mtl.trunks, "create", lambda name, **_: toy.trunk())
+    trunk = toy.trunk()
+    monkeypatch.setattr(mtl.trunks, "create", lambda name, **_: trunk)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
