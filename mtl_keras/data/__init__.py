@@ -4,6 +4,7 @@ Every source of data becomes one kind of TFDS builder (images, objects with boxe
 of instances), and one pipeline, [`batches`](pipeline.py), turns any of them into training batches.
 """
 
+from mtl_keras.data.arrays import ArrayBatches, write_arrays
 from mtl_keras.data.augment import Augment
 from mtl_keras.data.checking import check
 from mtl_keras.data.coco import from_coco
@@ -21,6 +22,7 @@ from mtl_keras.data.sets import info, leaks, load, names
 from mtl_keras.data.statistics import statistics
 
 __all__ = [
+    "ArrayBatches",
     "Augment",
     "Epochs",
     "batches",
@@ -41,4 +43,5 @@ __all__ = [
     "quarantined",
     "read_image",
     "statistics",
+    "write_arrays",
 ]

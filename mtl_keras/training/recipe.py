@@ -2,15 +2,16 @@
 
 import dataclasses
 import importlib.util
-import json
+import os
 import pathlib
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
+
+FAST_SIZE = (64, 64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,9 @@ class Recipe:
     Attributes:
         name: String, name of the model.
         data: Function without arguments that gives the prepared TFDS builder.
-        model: Function from the builder to a `MultiTaskModel`.
+        model: Function from the builder to a `MultiTaskModel`. It may ask the builder for class
+            names alone, `builder.info.features["objects"]["label"].names`: where a model is trained
+            from prepared arrays, there is nothing else.
         optimizer: Function from the number of training steps to an optimizer.
         augment: `mtl_keras.data.Augment` for training.
         epochs: Integer.
@@ -76,88 +79,120 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
         )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
+    folder, known = str(path.parent.resolve()), set(sys.modules)
     sys.path.insert(0, folder)  # Recipes share what files beside them hold.
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(folder)
+        for name in set(sys.modules) - known:
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(folder + os.sep):
+                del sys.modules[name]  # Another folder may have a file of that name.
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise ValueError(f"the file {str(path)!r} must define `recipe`, an mtl_keras Recipe")
     return module.recipe
 
 
-def train(recipe: Recipe, out: str | pathlib.Path, epochs: int | None = None) -> Any:
+def fast(recipe: Recipe) -> Recipe:
+    """Makes a recipe for a smoke run: the same path with few, small images, in seconds.
+
+    Args:
+        recipe: `Recipe`.
+
+    Returns:
+        A `Recipe` of two epochs of two steps, each followed by an evaluation.
+    """
+
+    def model(builder: Any) -> Any:
+        made = recipe.model(builder)
+        made.image_size = FAST_SIZE
+        return made
+
+    augment = recipe.augment
+    if augment is not None:
+        # Windows this small would show each image many times an epoch.
+        augment = dataclasses.replace(augment, cover=0.0)
+    batch_size = min(recipe.batch_size, 4)
+    return dataclasses.replace(
+        recipe,
+        model=model,
+        augment=augment,
+        epochs=2,
+        train_size=FAST_SIZE,
+        batch_size=batch_size,
+        train_split=f"{recipe.train_split.split('[')[0]}[:{2 * batch_size}]",
+        val_split=f"{recipe.val_split.split('[')[0]}[:{batch_size}]",
+        val_every=1,
+    )
+
+
+def train(
+    recipe: Recipe,
+    out: str | pathlib.Path,
+    epochs: int | None = None,
+    arrays: str | pathlib.Path | None = None,
+    devices: list[str] | None = None,
+) -> Any:
     """Trains a model by its recipe; an interrupted run goes on where its last epoch ended.
 
-    Writes into `out`: `backup/` (to go on from, gone at the end), `history.jsonl` (a line an
-    epoch), `minutes.json` (time spent in each run) and, at the end, `model.keras`.
+    With TensorFlow, all GPUs that are visible train together, each on its part of every batch. See
+    `mtl_keras.training.run.Run` for what is written into `out`. A training that has ended is not
+    done again: its model is loaded.
 
     Args:
         recipe: `Recipe`.
         out: Folder to write to.
         epochs: Optional integer, to train for fewer epochs than the recipe says (a trial).
+        arrays: Optional folder of `zoo/prepare.py`: batches are read from there. Other backends
+            than TensorFlow need it.
+        devices: Optional list of names of TensorFlow's devices, in place of all GPUs.
 
     Returns:
         The trained `MultiTaskModel`.
+
+    Raises:
+        ValueError: If arrays are needed and not given, or were prepared with other settings, or
+            `out` holds a training with other settings.
+        FileNotFoundError: If there are no arrays.
     """
-    from mtl_keras import data
+    from mtl_keras.training import devices as places
+    from mtl_keras.training import sources
+    from mtl_keras.training.run import Run
+    from mtl_keras.training.settings import run_settings
 
     started = time.time()
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(recipe.seed)
-    builder = recipe.data()
-    model = recipe.model(builder)
-    common = {"builder": builder, "tasks": model.tasks, "batch_size": recipe.batch_size}
-    counted = data.Epochs()  # A run that goes on sees the batches that it would have seen.
-    batches = data.batches(
-        split=recipe.train_split,
-        image_size=recipe.train_size,
-        augment=recipe.augment,
-        seed=recipe.seed,
-        epochs=counted,
-        **common,
-    )
-    val = data.batches(split=recipe.val_split, image_size=model.image_size, **common)
+    if arrays is None and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"with the backend {keras.backend.backend()!r}, `arrays` must be a folder of prepared "
+            f"arrays; write it with TensorFlow: python zoo/prepare.py {recipe.name} --out FOLDER"
+        )
+    run = Run(out, started)
+    source = sources.Pipeline(recipe) if arrays is None else sources.Prepared(recipe, arrays)
     epochs = epochs or recipe.epochs
-    model.compile(optimizer=recipe.optimizer(epochs * int(batches.cardinality())))
+    where = places.strategy(devices)
+    keras.utils.set_random_seed(recipe.seed)  # After data, whose preparation draws numbers too.
+    with places.scope(where):
+        model = recipe.model(source.builder)
+        *both, images = source.batches(model)
+        steps = -(-images[0] // recipe.batch_size)
+        model.compile(optimizer=recipe.optimizer(epochs * steps))
+        run.check(run_settings(recipe, model, epochs, source.name))
+        if run.finished:
+            print(f"{run.model_file} is trained to the end already")
+            return keras.saving.load_model(run.model_file)
+        done = run.restore(model)
+    batches, val = (
+        places.for_devices(one, where, count, recipe.batch_size)
+        for one, count in zip(both, images, strict=True)
+    )
     model.fit(
         batches,
+        initial_epoch=done,
         epochs=epochs,
+        shuffle=False,  # Batches have the order of their epoch; Keras would draw another.
         validation_data=val,
         validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
-        callbacks=[
-            counted,
-            backup(out / "backup"),
-            _history(out / "history.jsonl"),
-        ],
+        callbacks=[source.callback, run.callback()],
     )
-    model.save(out / "model.keras")
-    shutil.rmtree(out / "backup", ignore_errors=True)
-    log = out / "minutes.json"
-    minutes = json.loads(log.read_text()) if log.exists() else []
-    log.write_text(json.dumps([*minutes, round((time.time() - started) / 60, 2)]))
+    run.finish(model)
     return model
-
-
-def backup(path: pathlib.Path) -> keras.callbacks.Callback:
-    """Makes the callback that lets an interrupted run go on.
-
-    The last two epochs are kept, since a run can be killed while it writes one of them, and they
-    outlive `fit`, since it can be killed before the model is saved.
-    """
-    return keras.callbacks.BackupAndRestore(
-        str(path), double_checkpoint=True, delete_checkpoint=False
-    )
-
-
-def _history(path: pathlib.Path) -> keras.callbacks.Callback:
-    """Writes a line of JSON an epoch; a CSV has no room for metrics of some epochs only."""
-
-    def write(epoch: int, logs: dict) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            values = {name: float(value) for name, value in logs.items()}
-            file.write(json.dumps({"epoch": epoch + 1, **values}) + "\n")
-
-    return keras.callbacks.LambdaCallback(on_epoch_end=write)
