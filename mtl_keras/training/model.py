@@ -208,7 +208,8 @@ class MultiTaskModel(BackendStep, keras.Model):
         for name, (layer, tracker) in self._penalty_trackers.items():
             if penalties := layer.losses or self._penalties.get(name):
                 tracker.update_state(sum(ops.cast(penalty, "float32") for penalty in penalties))
-        return total
+        # Keras' step of an evaluation multiplies the loss by the number of devices.
+        return total if training else total / host.replicas()
 
     def _balanced(self, losses: dict, present: dict) -> Any:
         """Makes one loss of those of the tasks, and tracks their weights."""

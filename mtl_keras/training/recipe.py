@@ -196,3 +196,14 @@ def train(
     )
     run.finish(model)
     return model
+
+
+def backup(path: pathlib.Path) -> keras.callbacks.Callback:
+    """Makes the callback by which an interrupted fine-tuning goes on; recipes have their `Run`.
+
+    The last two epochs are kept, since a run can be killed while it writes one of them, and they
+    outlive `fit`, since it can be killed before the model is saved.
+    """
+    return keras.callbacks.BackupAndRestore(
+        str(path), double_checkpoint=True, delete_checkpoint=False
+    )
