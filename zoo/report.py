@@ -331,8 +331,8 @@ def page(found: dict) -> str:
             "Changes against twins; parameters and latency relative to both twins in turn.",
             summary(found),
             f"![Δm over parameters by set]({PICTURE})",
-            "*Δm with its interval over parameters relative to both twins, which the star is. Points "
-            "of about the same cost stand side by side.*",
+            "*Δm with its interval over parameters, relative to both twins, which the star is. "
+            "Points of about the same cost stand side by side.*",
         ]
     parts += ["## Targets", targets_table(found)]
     for data, networks in main.items():
