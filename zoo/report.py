@@ -203,9 +203,9 @@ def summary(found: dict) -> str:
                         ratio(network["parameters"], together(pair)["parameters"]), ".0%"
                     ),
                     "latency": number(latency_ratio(network, pair), ".0%"),
-                    "seeds, of each twin": " / ".join(
-                        str(len(one.runs)) if one else "–" for one in (network, *pair.values())
-                    ),
+                    "seeds (of twins)": f"{len(network.runs)} ("
+                    + ", ".join(str(len(one.runs)) if one else "–" for one in pair.values())
+                    + ")",
                 }
             )
     return table(rows, left=("data", "sharing", DELTA))
@@ -381,7 +381,14 @@ def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> No
     axes.axhline(0, color="#718096", linewidth=1)
     axes.plot([100], [0], "*", color="#718096", markersize=10)
     axes.annotate(
-        "twins", (100, 0), (0, -13), textcoords="offset points", ha="center", fontsize=9, color=GREY
+        "twins",
+        (1, 0),
+        (0, -12),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=GREY,
     )
     # Points of about the same cost stand side by side, so that their intervals can be told apart.
     for group in close(points):
