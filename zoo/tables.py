@@ -140,7 +140,9 @@ def recipe(text: str, card: dict) -> str:
         lines_of = textwrap.fill(f"{key}: {value}", 100, break_on_hyphens=False)
         # With the lines that go on: up to an empty one, the next key or the end of the docstring.
         pattern = rf"^{key}:.*(?:\n(?!\s*$|[A-Z]\w*:|\"\"\").*)*"
-        text, count = re.subn(pattern, lambda _, new=lines_of: new, text, 1, re.MULTILINE)
+        text, count = re.subn(
+            pattern, lambda _, new=lines_of: new, text, count=1, flags=re.MULTILINE
+        )
         if not count:
             raise ValueError(f"the docstring of {card['recipe']} has no line {key!r}")
     return text
