@@ -12,6 +12,7 @@ import collections
 import itertools
 import pathlib
 import sys
+import textwrap
 
 from compare import (
     TASKS,
@@ -286,22 +287,23 @@ def preface(found: dict) -> str:
     resamples = {len(v) for n in networks for run in n.runs for v in run["bootstrap"].values()}
     most = " or ".join(map(str, sorted(resamples))) or "no"
     costs = [run["inference"] for n in networks for run in n.runs if run.get("inference")]
-    return f"""\
-Each network of several tasks is compared with its *twins*: networks of one task each, with the same
-trunk and heads, trained and measured on the same data. Δm is the mean over tasks of the change
-against the twin, in percent, of box AP for detection and of mean IoU over classes, background
-among them, for segmentation (`mtl_keras.metrics.delta_m`); more is better. With one metric a task,
-the other convention, in which less is better, differs in its sign alone.
-
-Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the validation's images.
-They are paired: each resample holds the same images for a network and its twins. Such an interval
-says how much rests on the choice of images, not on the seed of a training. Of the {len(networks)}
-networks, {", ".join(said)}. Where there are several seeds, metrics are means
-over seeds, and "seeds" gives the least and the largest Δm of single trainings, over all pairings
-with the twins' seeds. Where there is one, a small Δm may be no more than the luck of a seed.
-
-{machine(costs)} Both twins in turn take
-the sum of their latencies and parameters and the larger of their memories."""
+    paragraphs = [
+        "Each network of several tasks is compared with its *twins*: networks of one task each, "
+        "with the same trunk and heads, trained and measured on the same data. Δm is the mean over "
+        "tasks of the change against the twin, in percent, of box AP for detection and of mean IoU "
+        "over classes, background among them, for segmentation (`mtl_keras.metrics.delta_m`); more "
+        "is better. With one metric a task, the other convention, in which less is better, differs "
+        "in its sign alone.",
+        f"Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the "
+        "validation's images. They are paired: each resample holds the same images for a network "
+        "and its twins. Such an interval says how much rests on the choice of images, not on the "
+        f"seed of a training. Of {len(networks)} networks, {', '.join(said)}. Where there are "
+        'several seeds, metrics are means over seeds, and "seeds" gives the least and the largest '
+        "Δm of single trainings, over all pairings with the twins' seeds. Where there is one, a "
+        "small Δm may be no more than the luck of a seed.",
+        machine(costs),
+    ]
+    return "\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs)
 
 
 def machine(costs: list[dict]) -> str:
@@ -310,11 +312,18 @@ def machine(costs: list[dict]) -> str:
     cores = " or ".join(map(str, sorted({cost["cores"] for cost in costs})))
     loads = sorted({cost["load_average"] for cost in costs})
     load = f"was {loads[0]}" if len(loads) == 1 else f"was between {loads[0]} and {loads[-1]}"
-    return f"""\
-Latency is that of one picture of the network's input size, in a process of its own on a machine
-with {cores} CPU cores, without an accelerator; memory is what the process takes beyond its imports.
-The load average of the machine before a measurement {load}; where it is high, latency is too, and
-ratios of latencies measured at different times are rough."""
+    busy = (
+        " **It was busy with other work: latencies are too high, and their ratios are rough.**"
+        if any(cost["load_average"] >= cost["cores"] for cost in costs)
+        else ""
+    )
+    return (
+        "Latency is that of one picture of the network's input size, in a process of its own on a "
+        f"machine with {cores} CPU cores, without an accelerator; memory is what the process takes "
+        f"beyond its imports. The load average of the machine before a measurement {load}.{busy} "
+        "Both twins in turn take the sum of their latencies and parameters and the larger of their "
+        "memories."
+    )
 
 
 def page(found: dict) -> str:
