@@ -15,22 +15,23 @@ import sys
 import textwrap
 
 from compare import (
-    TASKS,
+    VAL,
     Network,
     change,
     joint,
-    labels,
+    labels_by_set,
     latency_ratio,
     ratio,
     read,
     together,
     twins,
 )
+from report_plot import draw
+from tables import in_words
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "zoo" / "results"
 PAGE, PICTURE = "RESULTS.md", "results.png"
-VAL = "val"
 # What the zoo set out to reach on `val`.
 TARGETS = {
     "nuclei": {"detection_AP50": 0.88, "segmentation_iou_nucleus": 0.90},
@@ -212,10 +213,6 @@ def summary(found: dict) -> str:
     return table(rows, left=("data", "sharing", DELTA))
 
 
-def labels_by_set(found: dict) -> dict[str, dict[str, str]]:
-    return {data: labels(joint(own)) for (data, split), own in found.items() if split == VAL}
-
-
 def best(networks: list[Network], targets: dict[str, float]) -> Network | None:
     """The joint network that meets most targets, of equals that with the largest margins."""
 
@@ -232,7 +229,7 @@ def targets_table(found: dict) -> str:
     for data, targets in TARGETS.items():
         network = best(found.get((data, VAL), []), targets)
         for name, target in targets.items():
-            row = {"data": data, "metric": words(name), "target": f"{target:.2f}"}
+            row = {"data": data, "metric": in_words(name), "target": f"{target:.2f}"}
             if network is None:
                 rows.append({**row, "verdict": "not measured yet"})
                 continue
@@ -246,15 +243,6 @@ def targets_table(found: dict) -> str:
                 }
             )
     return table(rows, left=("data", "metric", "verdict", "model"))
-
-
-def words(name: str) -> str:
-    """A metric in words: `segmentation_iou_nucleus` is "IoU of nucleus"."""
-    plain = name.split("_", 1)[1]
-    if plain == "mean_iou":
-        return "mean IoU"
-    kind, _, label = plain.partition("_")
-    return f"{ {'iou': 'IoU', 'dice': 'Dice'}.get(kind, kind) }{f' of {label}' if label else ''}"
 
 
 def split_table(key: tuple[str, str], networks: list[Network]) -> str:
@@ -351,99 +339,6 @@ def page(found: dict) -> str:
         if split != VAL:
             parts += [f"## {data}, `{split}`", split_table((data, split), networks)]
     return "\n\n".join(parts) + "\n"
-
-
-# === Picture ===
-STYLES = {"hard": ("#2b6cb0", "o"), "cross_stitch": ("#dd6b20", "s"), "soft": ("#2f855a", "^")}
-GREY = "#4a5568"
-OTHER = (GREY, "D")
-
-
-def draw(found: dict, out: pathlib.Path) -> None:
-    """Draws Δm over parameters relative to twins, a panel a set."""
-    from matplotlib.figure import Figure
-
-    main = {d: own for (d, split), own in found.items() if split == VAL and joint(own)}
-    if not main:
-        return
-    short = labels_by_set(found)
-    columns = min(2, len(main))
-    rows = -(-len(main) // columns)
-    figure = Figure(figsize=(8, 3 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in panels[len(main) :]:
-        axes.set_axis_off()
-    for axes, (data, networks) in zip(panels, main.items(), strict=False):
-        panel(axes, data, networks, short[data])
-    figure.savefig(out, dpi=150, metadata={"Software": None})
-
-
-def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> None:
-    points = []
-    for network in joint(networks):
-        pair = twins(network, networks)
-        changed = change(network, pair)
-        if changed is not None:
-            x = 100 * ratio(network["parameters"], together(pair)["parameters"])
-            points.append((x, changed, network))
-    axes.set_title(data, fontsize=11, loc="left")
-    axes.axhline(0, color="#718096", linewidth=1)
-    axes.plot([100], [0], "*", color="#718096", markersize=10)
-    axes.annotate(
-        "twins",
-        (1, 0),
-        (0, -12),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        fontsize=9,
-        color=GREY,
-    )
-    # Points of about the same cost stand side by side, so that their intervals can be told apart.
-    for group in close(points):
-        for place, (x, changed, network) in enumerate(group):
-            shift = place - (len(group) - 1) / 2
-            side = "right" if shift < 0 else "left"
-            point(axes, x + 4 * shift, changed, network, short[network["name"]], side)
-    if not points:
-        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9, color=GREY)
-        axes.set_ylim(-1, 1)
-    axes.set_xlabel("parameters, % of both twins", fontsize=9)
-    axes.set_ylabel("Δm against twins, %", fontsize=9)
-    axes.tick_params(labelsize=9)
-    axes.set_xlim(10, max([135, *(x + 35 for x, _, _ in points)]))
-    axes.margins(y=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-
-
-def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
-    """Points in groups of about the same cost."""
-    groups: list[list[tuple]] = []
-    for one in sorted(points, key=lambda point: point[0]):
-        if groups and one[0] - groups[-1][0][0] < distance:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups
-
-
-def point(axes, x: float, changed, network: Network, label: str, side: str) -> None:
-    colour, marker = STYLES.get(network["sharing"], OTHER)
-    marker = "P" if len(network["tasks"]) > len(TASKS) else marker
-    low, high = changed.interval or (changed.value, changed.value)
-    axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
-    axes.plot([x], [changed.value], marker, color=colour, markersize=7)
-    axes.annotate(
-        label,
-        (x, changed.value),
-        (-8 if side == "right" else 8, 0),
-        textcoords="offset points",
-        ha=side,
-        va="center",
-        fontsize=9,
-        color=colour,
-    )
 
 
 # === Program ===
