@@ -13,6 +13,7 @@ from mtl_keras.metrics import delta_m
 # The tasks that have twins, with the metric of each that Δm is made of.
 TASKS = {"detection": "AP", "segmentation": "mean_iou"}
 SHARINGS = ("hard", "cross_stitch", "soft")
+VAL = "val"
 SETS = ("nuclei", "kvasir", "facades", "vhr10")
 
 
@@ -212,3 +213,7 @@ def labels(networks: list[Network]) -> dict[str, str]:
         found[network["name"]] = ", ".join(words + [network["trunk"]] * several)
     count = collections.Counter(found.values())
     return {name: name if count[label] > 1 else label for name, label in found.items()}
+
+
+def labels_by_set(found: dict) -> dict[str, dict[str, str]]:
+    return {data: labels(joint(own)) for (data, split), own in found.items() if split == VAL}

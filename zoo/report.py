@@ -12,24 +12,26 @@ import collections
 import itertools
 import pathlib
 import sys
+import textwrap
 
 from compare import (
-    TASKS,
+    VAL,
     Network,
     change,
     joint,
-    labels,
+    labels_by_set,
     latency_ratio,
     ratio,
     read,
     together,
     twins,
 )
+from report_plot import draw
+from tables import in_words
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "zoo" / "results"
 PAGE, PICTURE = "RESULTS.md", "results.png"
-VAL = "val"
 # What the zoo set out to reach on `val`.
 TARGETS = {
     "nuclei": {"detection_AP50": 0.88, "segmentation_iou_nucleus": 0.90},
@@ -203,16 +205,12 @@ def summary(found: dict) -> str:
                         ratio(network["parameters"], together(pair)["parameters"]), ".0%"
                     ),
                     "latency": number(latency_ratio(network, pair), ".0%"),
-                    "seeds, of each twin": " / ".join(
-                        str(len(one.runs)) if one else "–" for one in (network, *pair.values())
-                    ),
+                    "seeds (of twins)": f"{len(network.runs)} ("
+                    + ", ".join(str(len(one.runs)) if one else "–" for one in pair.values())
+                    + ")",
                 }
             )
     return table(rows, left=("data", "sharing", DELTA))
-
-
-def labels_by_set(found: dict) -> dict[str, dict[str, str]]:
-    return {data: labels(joint(own)) for (data, split), own in found.items() if split == VAL}
 
 
 def best(networks: list[Network], targets: dict[str, float]) -> Network | None:
@@ -231,7 +229,7 @@ def targets_table(found: dict) -> str:
     for data, targets in TARGETS.items():
         network = best(found.get((data, VAL), []), targets)
         for name, target in targets.items():
-            row = {"data": data, "metric": words(name), "target": f"{target:.2f}"}
+            row = {"data": data, "metric": in_words(name), "target": f"{target:.2f}"}
             if network is None:
                 rows.append({**row, "verdict": "not measured yet"})
                 continue
@@ -245,15 +243,6 @@ def targets_table(found: dict) -> str:
                 }
             )
     return table(rows, left=("data", "metric", "verdict", "model"))
-
-
-def words(name: str) -> str:
-    """A metric in words: `segmentation_iou_nucleus` is "IoU of nucleus"."""
-    plain = name.split("_", 1)[1]
-    if plain == "mean_iou":
-        return "mean IoU"
-    kind, _, label = plain.partition("_")
-    return f"{ {'iou': 'IoU', 'dice': 'Dice'}.get(kind, kind) }{f' of {label}' if label else ''}"
 
 
 def split_table(key: tuple[str, str], networks: list[Network]) -> str:
@@ -286,22 +275,23 @@ def preface(found: dict) -> str:
     resamples = {len(v) for n in networks for run in n.runs for v in run["bootstrap"].values()}
     most = " or ".join(map(str, sorted(resamples))) or "no"
     costs = [run["inference"] for n in networks for run in n.runs if run.get("inference")]
-    return f"""\
-Each network of several tasks is compared with its *twins*: networks of one task each, with the same
-trunk and heads, trained and measured on the same data. Δm is the mean over tasks of the change
-against the twin, in percent, of box AP for detection and of mean IoU over classes, background
-among them, for segmentation (`mtl_keras.metrics.delta_m`); more is better. With one metric a task,
-the other convention, in which less is better, differs in its sign alone.
-
-Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the validation's images.
-They are paired: each resample holds the same images for a network and its twins. Such an interval
-says how much rests on the choice of images, not on the seed of a training. Of the {len(networks)}
-networks, {", ".join(said)}. Where there are several seeds, metrics are means
-over seeds, and "seeds" gives the least and the largest Δm of single trainings, over all pairings
-with the twins' seeds. Where there is one, a small Δm may be no more than the luck of a seed.
-
-{machine(costs)} Both twins in turn take
-the sum of their latencies and parameters and the larger of their memories."""
+    paragraphs = [
+        "Each network of several tasks is compared with its *twins*: networks of one task each, "
+        "with the same trunk and heads, trained and measured on the same data. Δm is the mean over "
+        "tasks of the change against the twin, in percent, of box AP for detection and of mean IoU "
+        "over classes, background among them, for segmentation (`mtl_keras.metrics.delta_m`); more "
+        "is better. With one metric a task, the other convention, in which less is better, differs "
+        "in its sign alone.",
+        f"Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the "
+        "validation's images. They are paired: each resample holds the same images for a network "
+        "and its twins. Such an interval says how much rests on the choice of images, not on the "
+        f"seed of a training. Of {len(networks)} networks, {', '.join(said)}. Where there are "
+        'several seeds, metrics are means over seeds, and "seeds" gives the least and the largest '
+        "Δm of single trainings, over all pairings with the twins' seeds. Where there is one, a "
+        "small Δm may be no more than the luck of a seed.",
+        machine(costs),
+    ]
+    return "\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs)
 
 
 def machine(costs: list[dict]) -> str:
@@ -310,11 +300,18 @@ def machine(costs: list[dict]) -> str:
     cores = " or ".join(map(str, sorted({cost["cores"] for cost in costs})))
     loads = sorted({cost["load_average"] for cost in costs})
     load = f"was {loads[0]}" if len(loads) == 1 else f"was between {loads[0]} and {loads[-1]}"
-    return f"""\
-Latency is that of one picture of the network's input size, in a process of its own on a machine
-with {cores} CPU cores, without an accelerator; memory is what the process takes beyond its imports.
-The load average of the machine before a measurement {load}; where it is high, latency is too, and
-ratios of latencies measured at different times are rough."""
+    busy = (
+        " **It was busy with other work: latencies are too high, and their ratios are rough.**"
+        if any(cost["load_average"] >= cost["cores"] for cost in costs)
+        else ""
+    )
+    return (
+        "Latency is that of one picture of the network's input size, in a process of its own on a "
+        f"machine with {cores} CPU cores, without an accelerator; memory is what the process takes "
+        f"beyond its imports. The load average of the machine before a measurement {load}.{busy} "
+        "Both twins in turn take the sum of their latencies and parameters and the larger of their "
+        "memories."
+    )
 
 
 def page(found: dict) -> str:
@@ -331,8 +328,8 @@ def page(found: dict) -> str:
             "Changes against twins; parameters and latency relative to both twins in turn.",
             summary(found),
             f"![Δm over parameters by set]({PICTURE})",
-            "*Δm with its interval over parameters relative to both twins, which the star is. Points "
-            "of about the same cost stand side by side.*",
+            "*Δm with its interval over parameters, relative to both twins, which the star is. "
+            "Points of about the same cost stand side by side.*",
         ]
     parts += ["## Targets", targets_table(found)]
     for data, networks in main.items():
@@ -342,92 +339,6 @@ def page(found: dict) -> str:
         if split != VAL:
             parts += [f"## {data}, `{split}`", split_table((data, split), networks)]
     return "\n\n".join(parts) + "\n"
-
-
-# === Picture ===
-STYLES = {"hard": ("#2b6cb0", "o"), "cross_stitch": ("#dd6b20", "s"), "soft": ("#2f855a", "^")}
-GREY = "#4a5568"
-OTHER = (GREY, "D")
-
-
-def draw(found: dict, out: pathlib.Path) -> None:
-    """Draws Δm over parameters relative to twins, a panel a set."""
-    from matplotlib.figure import Figure
-
-    main = {d: own for (d, split), own in found.items() if split == VAL and joint(own)}
-    if not main:
-        return
-    short = labels_by_set(found)
-    columns = min(2, len(main))
-    rows = -(-len(main) // columns)
-    figure = Figure(figsize=(8, 3 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in panels[len(main) :]:
-        axes.set_axis_off()
-    for axes, (data, networks) in zip(panels, main.items(), strict=False):
-        panel(axes, data, networks, short[data])
-    figure.savefig(out, dpi=150, metadata={"Software": None})
-
-
-def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> None:
-    points = []
-    for network in joint(networks):
-        pair = twins(network, networks)
-        changed = change(network, pair)
-        if changed is not None:
-            x = 100 * ratio(network["parameters"], together(pair)["parameters"])
-            points.append((x, changed, network))
-    axes.set_title(data, fontsize=11, loc="left")
-    axes.axhline(0, color="#718096", linewidth=1)
-    axes.plot([100], [0], "*", color="#718096", markersize=10)
-    axes.annotate(
-        "twins", (100, 0), (0, -13), textcoords="offset points", ha="center", fontsize=9, color=GREY
-    )
-    # Points of about the same cost stand side by side, so that their intervals can be told apart.
-    for group in close(points):
-        for place, (x, changed, network) in enumerate(group):
-            shift = place - (len(group) - 1) / 2
-            side = "right" if shift < 0 else "left"
-            point(axes, x + 4 * shift, changed, network, short[network["name"]], side)
-    if not points:
-        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9, color=GREY)
-        axes.set_ylim(-1, 1)
-    axes.set_xlabel("parameters, % of both twins", fontsize=9)
-    axes.set_ylabel("Δm against twins, %", fontsize=9)
-    axes.tick_params(labelsize=9)
-    axes.set_xlim(10, max([135, *(x + 35 for x, _, _ in points)]))
-    axes.margins(y=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-
-
-def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
-    """Points in groups of about the same cost."""
-    groups: list[list[tuple]] = []
-    for one in sorted(points, key=lambda point: point[0]):
-        if groups and one[0] - groups[-1][0][0] < distance:
-            groups[-1].append(one)
-        else:
-            groups.append([one])
-    return groups
-
-
-def point(axes, x: float, changed, network: Network, label: str, side: str) -> None:
-    colour, marker = STYLES.get(network["sharing"], OTHER)
-    marker = "P" if len(network["tasks"]) > len(TASKS) else marker
-    low, high = changed.interval or (changed.value, changed.value)
-    axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
-    axes.plot([x], [changed.value], marker, color=colour, markersize=7)
-    axes.annotate(
-        label,
-        (x, changed.value),
-        (-8 if side == "right" else 8, 0),
-        textcoords="offset points",
-        ha=side,
-        va="center",
-        fontsize=9,
-        color=colour,
-    )
 
 
 # === Program ===

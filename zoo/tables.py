@@ -5,45 +5,53 @@ Command: python zoo/tables.py          (--check: write nothing, say whether all 
 
 import argparse
 import inspect
+import os
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 
 import mtl_keras as mtl
 from mtl_keras.balancing import _BALANCINGS
 from mtl_keras.zoo import info, list_models, load
+from mtl_keras.zoo.card import Card
 
 ROOT = pathlib.Path(__file__).parents[1]
+COLUMNS = ("detection_AP", "detection_AP50", "segmentation_mean_iou", "instances_PQ")
+# The network whose ledger README.md shows.
+LEDGER = "efficientnet_lite0_hard_nuclei"
 
 
 def models() -> str:
+    """The published models by data set: those of several tasks first, then those of one."""
     rows = [
-        "| model | input | parameters | shared | box AP | AP50 | IoU by class | PQ | file |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |",
+        "| data | model | tasks | input | parameters | shared | box AP | AP50 | mean IoU | PQ "
+        "| file |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in list_models():
-        card = info(name)
-        metrics = card["metrics"]
+    cards = [info(name) for name in list_models()]
+    cards.sort(key=lambda card: (card["data"]["name"], len(card["tasks"]) == 1, card["name"]))
+    for card in cards:
         height, width = card["input"]["letterbox"]
+        shared = f"{card['shared_fraction']:.1%}" if len(card["tasks"]) > 1 else "–"
+        size = sum(file["bytes"] for file in card["files"].values())
+        numbers = [metric(card, name) for name in COLUMNS]
         rows.append(
-            f"| `{name}` | {height} × {width} | {card['parameters'] / 1e6:.2f} M "
-            f"| {card['shared_fraction']:.1%} | {metrics['detection_AP']:.3f} "
-            f"| {metrics['detection_AP50']:.3f} | {ious(card)} | {metrics['instances_PQ']:.3f} "
-            f"| {card['files']['weights.npz']['bytes'] / 1e6:.1f} MB |"
+            f"| {card['data']['name']} | `{card['name']}` | {', '.join(card['tasks'])} "
+            f"| {height} × {width} | {card['parameters'] / 1e6:.2f} M | {shared} "
+            f"| {' | '.join(numbers)} | {size / 1e6:.1f} MB |"
         )
     return "\n".join(rows)
 
 
-def ious(card: dict) -> str:
-    return ", ".join(
-        f"{label} {card['metrics'][f'segmentation_iou_{label}']:.3f}"
-        for label in card["classes"]["segmentation"]
-    )
+def metric(card: dict, name: str) -> str:
+    value = card["metrics"].get(name)
+    return "–" if value is None else f"{value:.3f}"
 
 
 def ledger() -> str:
-    return f"```text\n{mtl.sharing_report(load(list_models()[0]))}\n```"
+    return f"```text\n{mtl.sharing_report(load(LEDGER))}\n```"
 
 
 def ways() -> str:
@@ -121,22 +129,61 @@ def filled(text: str, **parts: Callable[[], str]) -> str:
 
 
 def recipe(text: str, card: dict) -> str:
-    metrics = card["metrics"]
+    """Writes what a card says into the lines `Time:` and `Result:` of a recipe's docstring."""
+    epochs = f"{card['epochs']} epoch{'s' * (card['epochs'] != 1)}"
+    shown = [f"{in_words(name)} {value:.3f}" for name, value in Card(card).headlines().items()]
     lines = {
-        "Time": f"{card['training_minutes']:.0f} minutes on two CPU cores, "
-        f"{card['epochs']} epochs.",
-        "Result": f"box AP {metrics['detection_AP']:.3f}, AP50 {metrics['detection_AP50']:.3f}, "
-        f"IoU {ious(card)} on `{card['metrics_split']}`.",
+        "Time": f"{card['training_minutes']:.0f} minutes on {machine(card['cost'])}, {epochs}.",
+        "Result": f"{', '.join(shown)} on `{card['metrics_split']}`.",
     }
     for key, value in lines.items():
-        text = re.sub(rf"^{key}:.*$", f"{key}: {value}", text, count=1, flags=re.MULTILINE)
+        lines_of = textwrap.fill(f"{key}: {value}", 100, break_on_hyphens=False)
+        # With the lines that go on: up to an empty one, the next key or the end of the docstring.
+        pattern = rf"^{key}:.*(?:\n(?!\s*$|[A-Z]\w*:|\"\"\").*)*"
+        text, count = re.subn(
+            pattern, lambda _, new=lines_of: new, text, count=1, flags=re.MULTILINE
+        )
+        if not count:
+            raise ValueError(f"the docstring of {card['recipe']} has no line {key!r}")
     return text
 
 
-if __name__ == "__main__":
+def machine(cost: dict) -> str:
+    if cost["device"] != "CPU":
+        return f"one {cost['device']}"
+    return f"{cost['cores']} CPU core{'s' * (cost['cores'] != 1)}"
+
+
+def in_words(name: str) -> str:
+    """A metric as a reader calls it: `segmentation_iou_nucleus` is "IoU of nucleus"."""
+    if name in WORDS:
+        return WORDS[name]
+    for start, word in PARTS.items():
+        if name.startswith(start):
+            return f"{word} of {name.removeprefix(start).replace('_', ' ')}"
+    task, kind = name.rsplit("_", 1)
+    return f"{kind} of {task}"
+
+
+WORDS = {
+    "detection_AP": "box AP",
+    "detection_AP50": "AP50",
+    "segmentation_mean_iou": "mean IoU",
+    "instances_PQ": "PQ",
+    "distance_mae": "MAE of distance",
+}
+PARTS = {
+    "segmentation_iou_": "IoU",
+    "segmentation_dice_": "Dice",
+    "segmentation_image_dice_": "Dice by picture",
+}
+
+
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    os.environ.pop("MTL_KERAS_ZOO", None)  # One's own models are not in the tables.
     files = {
         ROOT / "README.md": lambda text: filled(text, models=models, ledger=ledger),
         ROOT / "docs" / "sharing.md": lambda text: filled(text, ways=ways),
@@ -151,4 +198,9 @@ if __name__ == "__main__":
         new = fill(old)
         if new != old and arguments.check:
             sys.exit(f"{path.name} is not up to date: run python zoo/tables.py")
-        path.write_text(new, encoding="utf-8")
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

