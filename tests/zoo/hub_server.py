@@ -229,7 +229,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name = f"{owner}/{framework}/{asked.get('instanceSlug') or body.get('instanceSlug')}"
         if call.startswith("CreateModelInstance"):
             if call == "CreateModelInstance" and name in self.hub.kaggle:
-                return self._json({"code": 409, "message": "exists", "error": "exists"}, 409)
+                return self._json({"error": "exists", "errorCode": 409})
             files = {
                 f["token"].split("-", 1)[1]: self.hub._blobs[f["token"]] for f in body["files"]
             }
