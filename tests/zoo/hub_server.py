@@ -1,4 +1,4 @@
-"""A small Hugging Face and a small Kaggle on this machine, for the hubs' own libraries to talk to."""
+"""A small Hugging Face and a small Kaggle on this machine, for the hubs' own libraries."""
 
 import base64
 import contextlib
@@ -65,7 +65,9 @@ class HubServer:
 
     def asked(self, part):
         """The ranges of the files' downloads whose path holds a text."""
-        return [wanted for method, path, wanted in self.requests if method == "GET" and part in path]
+        return [
+            wanted for method, path, wanted in self.requests if method == "GET" and part in path
+        ]
 
     def commit(self, repo, files, branch="main"):
         """Adds files (path to bytes, or `None` to delete) to a branch, and returns the commit."""

@@ -1,4 +1,4 @@
-"""Models travel to hubs and back, by the hubs' own libraries, which talk to a server of this test."""
+"""Models travel to hubs and back: the hubs' own libraries talk to a server of this test."""
 
 import math
 import pathlib
@@ -210,7 +210,13 @@ def test_what_is_no_card_is_named(hub):
 
 @pytest.mark.parametrize(
     "address",
-    ["hf://cells", "hf:/org/cells", "hf://org/cells@", "hub://org/cells", "kaggle://org/cells/keras"],
+    [
+        "hf://cells",
+        "hf:/org/cells",
+        "hf://org/cells@",
+        "hub://org/cells",
+        "kaggle://org/cells/keras",
+    ],
 )
 def test_near_misses_of_addresses_are_named(address):
     with pytest.raises((ValueError, FileNotFoundError), match="address|no model") as error:
