@@ -332,11 +332,9 @@ def _load(name: str) -> Any:
 
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{name!r} is damaged, or no model that Keras saved")
-        import keras
+        from mtl_keras.training import MultiTaskModel, load_model
 
-        from mtl_keras.training import MultiTaskModel
-
-        model = keras.saving.load_model(path, compile=False)
+        model = load_model(path, compile=False)
         if not isinstance(model, MultiTaskModel):
             raise ValueError(
                 f"{name!r} holds a {type(model).__name__}; it must hold a MultiTaskModel, as "
