@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mtl_keras as mtl
-from mtl_keras.zoo import info, list_models, load, registry
+from mtl_keras.zoo import list_models, load, registry
 
 ROOT = pathlib.Path(__file__).parents[2]
 NUCLEI = "efficientnet_lite0_hard_nuclei"
