@@ -107,7 +107,7 @@ def test_wheel_holds_weights_and_models(tmp_path):
 
 
 def packed(setup, package):
-    """The files that go into a wheel: the package's modules, and what its setup.py adds by globs."""
+    """The files of a wheel: the package's modules, and what its setup.py adds by globs."""
     (call,) = [
         node
         for node in ast.walk(ast.parse(setup.read_text("utf-8")))

@@ -87,11 +87,30 @@ class Card(dict):
 
     # === Looks ===
     def __str__(self) -> str:
-        lines = [self.get("name", "model"), *_wrapped(self.get("description", ""))]
+        return self.text()
+
+    def text(self, width: int = 88) -> str:
+        """Writes the card for a terminal, as `print(card)` does.
+
+        Args:
+            width: Columns of the terminal, at which lines are wrapped.
+
+        Returns:
+            String. What the card does not hold is not in it.
+
+        Example:
+
+        ```python
+        from mtl_keras.zoo import info
+        text = info("efficientnet_lite0_hard_nuclei").text(width=60)
+        assert max(map(len, text.splitlines())) <= 60
+        ```
+        """
+        lines = [self.get("name", "model"), *_wrapped(self.get("description", ""), width=width)]
         for title, text in self._facts():
-            lines += _wrapped(text, title)
+            lines += _wrapped(text, title, width)
         for title, key in (("use", "intended_use"), ("limits", "limits")):
-            lines += _wrapped(self.get(key, ""), title)
+            lines += _wrapped(self.get(key, ""), title, width)
         metrics = self.headlines()
         if metrics:
             split = self.get("metrics_split", "")

@@ -10,6 +10,7 @@ import toy
 
 import mtl_keras as mtl
 from mtl_keras.zoo import info, list_models, load, registry, save_to_zoo
+from mtl_keras.zoo.card import Card
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,10 @@ def test_what_is_loaded_is_trained_saved_and_used(folder, tmp_path):
 # === Names ===
 def test_folders_that_the_environment_names(zoo, tmp_path, monkeypatch):
     assert list_models("toy_*") == ["toy_hard_cells", "toy_soft_cells"]
-    assert info("toy_hard_cells")["tasks"] == ["detection", "segmentation"]
+    card = info("toy_hard_cells")
+    assert isinstance(card, Card) and card["tasks"] == ["detection", "segmentation"]
+    # What nobody told is not there, and the rest is shown.
+    assert "licences" not in str(card) and "detection (0, 1, 2)" in str(card)
     assert load("toy_soft*", weights=False).name == "cells"
     (tmp_path / "more").mkdir()
     shutil.move(zoo / "toy_soft_cells", tmp_path / "more")
