@@ -64,6 +64,8 @@ def published(tmp_path, monkeypatch):
             card.update(intended_use="Counting roofs from above, not " + "very " * 30 + "small.")
         (tmp_path / "published" / name / "card.json").write_text(json.dumps(card))
     monkeypatch.setattr(zoo.registry, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(zoo.registry, "CHECKOUT", tmp_path / "no data package")
+    monkeypatch.delenv("MTL_KERAS_ZOO", raising=False)
 
 
 @pytest.fixture
