@@ -93,7 +93,7 @@ class Card(dict):
         """Writes the card for a terminal, as `print(card)` does.
 
         Args:
-            width: Columns of the terminal, at which lines are wrapped.
+            width: Columns of the terminal, at which lines are wrapped; longer addresses are not.
 
         Returns:
             String. What the card does not hold is not in it.
@@ -102,8 +102,8 @@ class Card(dict):
 
         ```python
         from mtl_keras.zoo import info
-        text = info("efficientnet_lite0_hard_nuclei").text(width=60)
-        assert max(map(len, text.splitlines())) <= 60
+        lines = info("efficientnet_lite0_hard_nuclei").text(width=60).splitlines()
+        assert max(len(line) for line in lines if "://" not in line) <= 60
         ```
         """
         lines = [self.get("name", "model"), *_wrapped(self.get("description", ""), width=width)]
@@ -303,7 +303,14 @@ def _wrapped(text: str, title: str = "", width: int = 88) -> list[str]:
         return []
     first = f"  {title:<12}" if title else "  "
     rest = " " * (14 if title else 2)
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,  # Addresses can be copied.
+        break_on_hyphens=False,
+    )
 
 
 def _bullets(facts: Mapping[str, Any]) -> str:
