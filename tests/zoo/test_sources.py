@@ -1,9 +1,11 @@
 """Models travel to hubs and back: the hubs' own libraries talk to a server of this test."""
 
 import math
+import os
 import pathlib
 import re
 import shutil
+import subprocess
 import sys
 
 import hub_server
@@ -128,6 +130,31 @@ def test_what_is_in_the_cache_needs_no_network(hub, model, files, offline, told)
         assert same(model, load("hf://org/cells"))
         with pytest.raises(ConnectionError, match="hf://org/others.*could not be downloaded"):
             load("hf://org/others")
+
+
+def test_the_environment_alone_does_it(server, files, tmp_path):
+    """In a process in which nothing is patched; cards need no TensorFlow."""
+    pytest.importorskip("huggingface_hub")
+    server.commit("org/cells", files)
+    code = "import sys; from mtl_keras.zoo import info; print(info(sys.argv[1])['name'])"
+
+    def ask(address, **environment):
+        given = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", code, address],
+            env={**os.environ, **given, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    found = ask("hf://org/cells")
+    assert found.stdout.split() == ["cells"], found.stderr
+    asked = len(server.requests)
+    assert asked and (tmp_path / "hub").is_dir()
+    assert ask("hf://org/cells", HF_HUB_OFFLINE="1").stdout.split() == ["cells"]
+    lost = ask("hf://org/others", HF_HUB_OFFLINE="1")
+    assert lost.returncode and "ConnectionError: 'hf://org/others' could not be" in lost.stderr
+    assert len(server.requests) == asked
 
 
 def test_a_cache_that_holds_the_card_alone_says_so(hub, files, offline):
