@@ -64,7 +64,16 @@ setup(
         "cv": KERAS_CV,
         "notebook": NOTEBOOK,
         "peers": PEERS,
-        "test": [*DEMO, *HUB, *NOTEBOOK, "jax>=0.5", "pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9"],
+        "test": [
+            *DEMO,
+            *HUB,
+            *SHARE,
+            *NOTEBOOK,
+            "jax>=0.5",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+        ],
     },
     entry_points={"console_scripts": ["mtl-keras = mtl_keras.cli:main"]},
     classifiers=[

@@ -25,6 +25,7 @@ _NAMES = {
     "build": "training",
     "convert": "training",
     "finalize": "training",
+    "load_model": "training",
     "MultiTaskModel": "training",
     "NonFiniteLossError": "training",
     "sharing_report": "sharing",

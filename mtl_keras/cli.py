@@ -69,8 +69,11 @@ def main() -> None:
 @app.command("list")
 def list_models(
     pattern: Annotated[str, typer.Argument(help='With wildcards, such as "*nuclei*".')] = "*",
+    names_only: Annotated[
+        bool, typer.Option("--names", help="Names alone, one a line, for scripts.")
+    ] = False,
 ) -> None:
-    """List the published models."""
+    """List the published models, with what they do, reach and cost."""
     from mtl_keras import zoo
 
     names = zoo.list_models(pattern)
@@ -78,20 +81,30 @@ def list_models(
         raise ValueError(
             f"no published model matches {pattern!r}; the models are {zoo.list_models()}"
         )
-    for name in names:
-        typer.echo(name)
+    if names_only:
+        typer.echo("\n".join(names))
+    else:
+        console = Console()
+        console.print(_models({name: zoo.info(name) for name in names}, console.width))
 
 
 @app.command()
-def info(name: Annotated[str, typer.Argument(help="Name of a published model.")]) -> None:
-    """Show what a published model is, was trained on, and reaches."""
+def info(
+    name: Annotated[
+        str, typer.Argument(help="Name of a published model, a folder, or an address of a hub.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The whole card, as it is in card.json.")
+    ] = False,
+) -> None:
+    """Show what a model is, was trained on and reaches, and under which licences it is."""
     from mtl_keras import zoo
 
-    table = Table(title=name, show_header=False)
-    for key, value in zoo.info(name).items():
-        if key not in ("name", "config", "files"):
-            table.add_row(key.replace("_", " "), _text(value))
-    Console().print(table)
+    card = zoo.info(name)
+    if as_json:
+        typer.echo(json.dumps(card, indent=2))
+    else:
+        typer.echo(card.text(min(Console().width, 100)))
 
 
 @app.command()
@@ -318,6 +331,45 @@ def _exit_code(code: int) -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
+def _models(cards: dict[str, Any], width: int) -> Table:
+    """A row a model. Names say how tasks share and on which data, so narrow ones leave that out."""
+    wide = width >= 110
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2 if wide else 1, 0, 0),
+        caption="AP50 of boxes and mean IoU of masks are of the split that the card names: "
+        "mtl-keras info NAME",
+        caption_justify="left",
+    )
+    table.add_column("name", overflow="fold", no_wrap=True)
+    table.add_column("tasks", min_width=12, overflow="fold")
+    if wide:
+        table.add_column("data", max_width=16)
+        table.add_column("sharing")
+    for title in (
+        ("parameters", "AP50", "mean IoU", "MB") if wide else ("params", "AP50", "IoU", "MB")
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, card in cards.items():
+        metrics, tasks = card.get("metrics") or {}, card["tasks"]
+        found = [
+            next((metrics[key] for task in tasks if (key := f"{task}_{of}") in metrics), None)
+            for of in ("AP50", "mean_iou")
+        ]
+        said = [card.get("data", {}).get("name", "–")]
+        said.append(card.get("sharing", "–") if len(tasks) > 1 else "–")
+        table.add_row(
+            name,
+            ", ".join(tasks),
+            *(said if wide else ()),
+            f"{card['parameters'] / 1e6:.2f} M",
+            *("–" if value is None else f"{value:.3f}" for value in found),
+            f"{sum(about['bytes'] for about in card['files'].values()) / 1e6:.1f}",
+        )
+    return table
+
+
 def _load(name: str) -> Any:
     """Loads a published model by its name, or a model that `finetune` or `train` saved."""
     path = pathlib.Path(name)
@@ -332,11 +384,9 @@ def _load(name: str) -> Any:
 
         if not zipfile.is_zipfile(path):
             raise ValueError(f"{name!r} is damaged, or no model that Keras saved")
-        import keras
+        from mtl_keras.training import MultiTaskModel, load_model
 
-        from mtl_keras.training import MultiTaskModel
-
-        model = keras.saving.load_model(path, compile=False)
+        model = load_model(path, compile=False)
         if not isinstance(model, MultiTaskModel):
             raise ValueError(
                 f"{name!r} holds a {type(model).__name__}; it must hold a MultiTaskModel, as "
@@ -429,14 +479,6 @@ def _predict_one(
     picture = f"{stem}_prediction.png"
     draw_predictions(image, found, object_names).save(out / picture)
     return {**result, "picture": picture}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{key}: {_text(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -56,10 +56,16 @@ def published(tmp_path, monkeypatch):
     """Two cards in place of those of the package."""
     for name in ("trunk_hard_cells", "trunk_soft_roofs"):
         (tmp_path / "published" / name).mkdir(parents=True)
-        card = {**dict.fromkeys(zoo.save.KEYS), "name": name, "files": {}}
-        card.update(metrics={"detection_AP": 0.51234}, config={"secret": "config"})
+        card = {**dict.fromkeys(zoo.save.KEYS, {}), "name": name, "tasks": ["detection", "pixels"]}
+        card.update(parameters=1234567, shared_fraction=0.5, config={"secret": "config"})
+        card.update(metrics={"detection_AP50": 0.51234, "pixels_mean_iou": 0.7})
+        if name == "trunk_soft_roofs":
+            card.update(sharing="soft", data={"name": "roofs"}, licences={"data": "CC0"})
+            card.update(intended_use="Counting roofs from above, not " + "very " * 30 + "small.")
         (tmp_path / "published" / name / "card.json").write_text(json.dumps(card))
     monkeypatch.setattr(zoo.registry, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(zoo.registry, "CHECKOUT", tmp_path / "no data package")
+    monkeypatch.delenv("MTL_KERAS_ZOO", raising=False)
 
 
 @pytest.fixture
@@ -92,11 +98,23 @@ def coco(tmp_path):
     return write
 
 
-def test_list_and_info(published):
-    assert run("list").output.split() == ["trunk_hard_cells", "trunk_soft_roofs"]
-    assert run("list", "*roofs").output.split() == ["trunk_soft_roofs"]
-    shown = run("info", "trunk_hard_cells").output
-    assert "0.5123" in shown and "secret" not in shown
+def test_list_and_info(published, monkeypatch):
+    assert run("list", "--names").output.split() == ["trunk_hard_cells", "trunk_soft_roofs"]
+    assert run("list", "*roofs", "--names").output.split() == ["trunk_soft_roofs"]
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        listed = run("list").output
+        (row,) = [line for line in listed.splitlines() if line.startswith("trunk_soft_roofs")]
+        assert {"0.512", "0.700", "1.23"} <= set(row.split())
+        assert ("soft" in row.split()) == (width == 120)
+        assert max(map(len, listed.splitlines())) <= width
+        for name in ("trunk_hard_cells", "trunk_soft_roofs"):
+            shown = run("info", name).output
+            assert "0.512" in shown and "secret" not in shown
+            assert max(map(len, shown.splitlines())) <= width
+        assert "data: CC0" in shown and "Counting roofs" in shown
+    card = json.loads(run("info", "trunk_hard_cells", "--json").output)
+    assert card == zoo.info("trunk_hard_cells") and card["config"] == {"secret": "config"}
     refused(run("info", "trunk_hard_cell"), "trunk_hard_cells")
     refused(run("list", "*cats*"), "*cats*", "trunk_hard_cells")
 

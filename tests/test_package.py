@@ -1,5 +1,6 @@
 """What is installed, and what it costs to import it."""
 
+import ast
 import json
 import os
 import pathlib
@@ -105,6 +106,44 @@ def test_wheel_holds_weights_and_models(tmp_path):
     assert not any(name.startswith(("tests/", "zoo/", "benchmarks/")) for name in built)
 
 
+def packed(setup, package):
+    """The files of a wheel: the package's modules, and what its setup.py adds by globs."""
+    (call,) = [
+        node
+        for node in ast.walk(ast.parse(setup.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
+    ]
+    (given,) = [word.value for word in call.keywords if word.arg == "package_data"]
+    folder = setup.parent / package
+    patterns = ["**/*.py", *ast.literal_eval(given)[package]]
+    return {path for one in patterns for path in folder.glob(one) if path.is_file()}
+
+
+WHEELS = {"mtl_keras": ROOT / "setup.py", "mtl_keras_zoo": ROOT / "zoo/package/setup.py"}
+
+
+@pytest.mark.parametrize("package", WHEELS)
+def test_wheels_stay_small(package):
+    sizes = {path: path.stat().st_size for path in packed(WHEELS[package], package)}
+    weights = {path: size for path, size in sizes.items() if path.name == "weights.npz"}
+    assert weights, "no model goes into the wheel"
+    assert sum(sizes.values()) <= 95e6
+    assert {str(path): size for path, size in weights.items() if size > 12e6} == {}
+    # All of a published model goes with it.
+    published = WHEELS[package].parent / package
+    published = published / ("zoo/published" if package == "mtl_keras" else "published")
+    assert {path for path in published.rglob("*") if path.is_file() and path.suffix} <= set(sizes)
+
+
+def test_a_model_is_in_one_wheel_only():
+    folders = [
+        {path.parent.name for path in packed(setup, package) if path.name == "card.json"}
+        for package, setup in WHEELS.items()
+    ]
+    assert all(folders)
+    assert set.intersection(*folders) == set()
+
+
 def test_metadata():
     def ask(*options):
         command = [sys.executable, "setup.py", "--quiet", *options]
@@ -117,3 +156,6 @@ def test_metadata():
         mtl_keras.__version__,
         "Apache-2.0",
     ]
+    # The data package is of the same version, and needs that of the code or a later one.
+    text = (ROOT / "zoo/package/mtl_keras_zoo/__init__.py").read_text("utf-8")
+    assert f'__version__ = "{mtl_keras.__version__}"' in text

@@ -24,6 +24,7 @@ from importlib import metadata
 from mtl_keras.training.recipe import load_recipe
 from mtl_keras.zoo import info, load, measure, registry
 from mtl_keras.zoo.card import Card, plain
+from mtl_keras.zoo.save import sharing_name
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "zoo" / "results"
@@ -136,15 +137,6 @@ def inference_cost(model) -> dict:
 
 
 # === What is known of a model and its training ===
-def sharing_name(model) -> str:
-    """The registered name of a model's way to share, or its class."""
-    import mtl_keras as mtl
-
-    kind = type(model.sharing)
-    names = [name for name in mtl.sharing.names() if type(mtl.sharing.get(name)) is kind]
-    return names[0] if names else kind.__name__
-
-
 def class_names(model) -> dict[str, list[str]]:
     return {
         task.name: [task.class_name(c) for c in range(task.num_classes)]

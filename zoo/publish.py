@@ -26,6 +26,7 @@ from mtl_keras.zoo import info, list_models, load, registry, save_to_zoo
 from mtl_keras.zoo.card import plain
 from mtl_keras.zoo.card_schema import SCHEMA
 from mtl_keras.zoo.measure import measure_images
+from mtl_keras.zoo.save import sharing_name
 
 TOLERANCE = 0.002
 DTYPES = ("float16_rounded", "float16", "float32")
@@ -98,7 +99,7 @@ def finish(recipe, builder, card: dict, measured, run: pathlib.Path | None) -> d
     card = {
         "schema": SCHEMA,
         **known_before,
-        "sharing": evaluate.sharing_name(model),
+        "sharing": sharing_name(model),
         "classes": evaluate.class_names(model),
         "recipe": f"zoo/recipes/{recipe.name}.py",
         "epochs": recipe.epochs,

@@ -87,11 +87,30 @@ class Card(dict):
 
     # === Looks ===
     def __str__(self) -> str:
-        lines = [self.get("name", "model"), *_wrapped(self.get("description", ""))]
+        return self.text()
+
+    def text(self, width: int = 88) -> str:
+        """Writes the card for a terminal, as `print(card)` does.
+
+        Args:
+            width: Columns of the terminal, at which lines are wrapped; longer addresses are not.
+
+        Returns:
+            String. What the card does not hold is not in it.
+
+        Example:
+
+        ```python
+        from mtl_keras.zoo import info
+        lines = info("efficientnet_lite0_hard_nuclei").text(width=60).splitlines()
+        assert max(len(line) for line in lines if "://" not in line) <= 60
+        ```
+        """
+        lines = [self.get("name", "model"), *_wrapped(self.get("description", ""), width=width)]
         for title, text in self._facts():
-            lines += _wrapped(text, title)
+            lines += _wrapped(text, title, width)
         for title, key in (("use", "intended_use"), ("limits", "limits")):
-            lines += _wrapped(self.get(key, ""), title)
+            lines += _wrapped(self.get(key, ""), title, width)
         metrics = self.headlines()
         if metrics:
             split = self.get("metrics_split", "")
@@ -284,7 +303,14 @@ def _wrapped(text: str, title: str = "", width: int = 88) -> list[str]:
         return []
     first = f"  {title:<12}" if title else "  "
     rest = " " * (14 if title else 2)
-    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest)
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,  # Addresses can be copied.
+        break_on_hyphens=False,
+    )
 
 
 def _bullets(facts: Mapping[str, Any]) -> str:

@@ -37,7 +37,8 @@ def load(
 
             Models of hubs need `pip install 'mtl-keras[share]'`. They stay in the cache of the
             hub's own library, from where they are loaded without the network too, if it is told so
-            (`HF_HUB_OFFLINE=1`; at Kaggle, by naming a version). Downloads that broke off go on.
+            (`HF_HUB_OFFLINE=1`; at Kaggle, by naming a version). Downloads that break off go on, as
+            `mtl_keras.zoo.sources.fetch` says.
         num_classes: Optional dict, task name to a number of classes of your own (background counts
             for segmentation). These tasks get new heads; trunk, neck and the other heads keep
             their pretrained weights.

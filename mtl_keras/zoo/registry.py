@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl_keras.nearest import did_you_mean
 from mtl_keras.zoo import sources
+from mtl_keras.zoo.card import Card
 from mtl_keras.zoo.save import CARD, KEYS, WEIGHTS, describe_file
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
@@ -56,7 +57,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return names
 
 
-def info(name: str | os.PathLike) -> dict:
+def info(name: str | os.PathLike) -> Card:
     """Returns the card of a model.
 
     Args:
@@ -64,9 +65,11 @@ def info(name: str | os.PathLike) -> dict:
             folder, or an address of a hub. Of a hub, the card alone is downloaded.
 
     Returns:
-        Dict with `tasks`, `classes`, `input`, `parameters`, `versions`, `files` with their
-        SHA-256, and `config`, which builds the network. The card of a published model also has its
-        `metrics` and the command that measures them, `data` with its licence, and `recipe`.
+        `mtl_keras.zoo.card.Card`, a dict that `print` shows readably, and a notebook as a page:
+        `tasks`, `classes`, `input`, `parameters`, `versions`, `files` with their SHA-256, and
+        `config`, which builds the network. The card of a published model also has its `metrics`
+        and the command that measures them, `data`, the licences of code, weights and data, and
+        `recipe`.
 
     Raises:
         ValueError: If there is no model of that name; the nearest names are offered. If the card
@@ -81,7 +84,7 @@ def info(name: str | os.PathLike) -> dict:
     assert card["metrics"]["detection_AP50"] > 0.8
     ```
     """
-    return find(name, (CARD,)).card
+    return Card(find(name, (CARD,)).card)
 
 
 @dataclasses.dataclass(frozen=True)

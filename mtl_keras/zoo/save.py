@@ -9,6 +9,8 @@ import uuid
 from importlib import metadata
 from typing import Any
 
+from mtl_keras.zoo.card_schema import SCHEMA
+
 CARD, WEIGHTS = "card.json", "weights.npz"
 # What `save_to_zoo` says of a model; `about` says the rest.
 KEYS = (
@@ -80,7 +82,7 @@ def save_to_zoo(
     try:
         weights = beside / WEIGHTS
         save_weights(model, weights, dtype)
-        card = {"name": folder.name, **about, **_description(model, folder.name)}
+        card = {"schema": SCHEMA, "name": folder.name, **about, **_description(model, folder.name)}
         card["files"] = {WEIGHTS: {**describe_file(weights), "dtype": dtype}}
         card["config"] = card.pop("config")
         (beside / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -111,6 +113,19 @@ def describe_file(path: pathlib.Path) -> dict:
     return {"sha256": digest, "bytes": path.stat().st_size}
 
 
+def sharing_name(model: Any) -> str:
+    """Returns the registered name of a model's way to share, or the name of its class.
+
+    Args:
+        model: `mtl_keras.MultiTaskModel`.
+    """
+    from mtl_keras import sharing
+
+    kind = type(model.sharing)
+    names = [name for name in sharing.names() if type(sharing.get(name)) is kind]
+    return names[0] if names else kind.__name__
+
+
 def _description(model: Any, name: str) -> dict:
     """What a card says that follows from the model."""
     from mtl_keras import __version__
@@ -130,6 +145,7 @@ def _description(model: Any, name: str) -> dict:
             else []
             for task in model.tasks
         },
+        "sharing": sharing_name(model),
         "input": takes,
         "parameters": report.parameters,
         "shared_fraction": report.shared_fraction,
@@ -161,7 +177,7 @@ def _check_place(folder: pathlib.Path) -> None:
 def _check_about(about: Any) -> None:
     if not isinstance(about, dict):
         raise ValueError(f"`about` must be a dict. Received: about={about!r}")
-    taken = [key for key in about if key in KEYS]
+    taken = [key for key in about if key in (*KEYS, "schema", "sharing")]
     if taken:
         raise ValueError(f"`about` must not have {taken}, which are written from the model")
     for key, value in about.items():

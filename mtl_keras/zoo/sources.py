@@ -70,8 +70,10 @@ def parse(name: Any) -> Handle | None:
 def fetch(handle: Handle, files: tuple[str, ...]) -> tuple[pathlib.Path, str]:
     """Gets files of a model, from the cache where they are there already.
 
-    The hub's own library downloads them, goes on with a download that broke off, and keeps them in
-    its own cache: `HF_HUB_OFFLINE=1` uses nothing else, `HF_HOME` and `KAGGLEHUB_CACHE` move it.
+    The hub's own library downloads them and keeps them in its own cache: `HF_HUB_OFFLINE=1` uses
+    nothing else, `HF_HOME` and `KAGGLEHUB_CACHE` move it. A download that breaks off goes on from
+    the last whole piece (10 MB at Hugging Face, 1 MB at Kaggle): there within the call, which
+    tries five times more and then begins anew when it is called again; here by the next call.
 
     Args:
         handle: What to get.
@@ -128,12 +130,19 @@ def _from_hugging_face(handle: Handle, files: tuple[str, ...]) -> pathlib.Path:
             f"there is no repository {handle.model!r} of models that you may read at Hugging "
             f"Face (from {handle.text!r}). If it is private, log in: `hf auth login`"
         ) from error
-    except (errors.LocalEntryNotFoundError, OSError) as error:
+    except (errors.LocalEntryNotFoundError, OSError, _http_error()) as error:
         raise ConnectionError(
             f"{handle.text!r} could not be downloaded, and the cache does not hold all of it: "
             f"{_first_line(error)}"
         ) from error
     return pathlib.Path(root, handle.folder)
+
+
+def _http_error() -> type[Exception]:
+    """What the HTTP client of `huggingface_hub` raises; its versions have different clients."""
+    from huggingface_hub import errors
+
+    return errors.HTTPError
 
 
 def _from_kaggle(handle: Handle, files: tuple[str, ...]) -> pathlib.Path:

@@ -89,6 +89,8 @@ def test_the_card_says_what_the_model_is(tmp_path):
     assert card["versions"]["keras"] == keras.__version__
     assert card["files"]["weights.npz"]["dtype"] == "float16"
     assert list(card)[-1] == "config"
+    assert card["sharing"] == "hard"
+    card.check()
 
 
 def test_sequences_and_given_trunks_come_back(tmp_path):
@@ -150,6 +152,7 @@ def test_what_fails_leaves_nothing(tmp_path):
     [
         ({"model": keras.Sequential()}, "`model` must be a `MultiTaskModel`"),
         ({"about": {"tasks": [], "files": {}}}, r"`about`.*\['tasks', 'files'\]"),
+        ({"about": {"sharing": "soft"}}, r"`about`.*\['sharing'\]"),
         ({"about": {"metrics": {"AP": float("nan")}}}, "`about`.*finite.*'metrics'"),
         ({"about": {"made": {1, 2}}}, "`about`.*'made'"),
         ({"about": "mine"}, "`about` must be a dict"),
