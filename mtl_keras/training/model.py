@@ -364,6 +364,12 @@ class MultiTaskModel(BackendStep, keras.Model):
             evaluator.reset()
         logs = super().evaluate(*args, return_dict=True, **kwargs)
         host.wait()
+        strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
+        if getattr(strategy, "num_replicas_in_sync", 1) > 1:
+            # Keras gives the mean of what each device found by its images alone.
+            for metric in [m for of_task in self._task_metrics.values() for m in of_task]:
+                found = metric.result()
+                logs.update({key: float(found[key]) for key in found if key in logs})
         for evaluator in self._evaluators.values():
             logs.update(evaluator.result())
         return logs if return_dict else list(logs.values())
