@@ -11,9 +11,10 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.mark.slow
-def test_two_devices_are_one(tmp_path):
+@pytest.mark.parametrize("case", ["equal", "norm"])
+def test_two_devices_are_one(case, tmp_path):
     done = subprocess.run(
-        [sys.executable, str(HERE / "devices_run.py"), str(tmp_path)],
+        [sys.executable, str(HERE / "devices_run.py"), case, str(tmp_path)],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, (HERE.parents[1], HERE.parent, HERE))),
