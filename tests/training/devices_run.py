@@ -76,7 +76,6 @@ def norm(out):
     loaded = keras.saving.load_model(out / "norm" / "model.keras")
     for a, b in zip(trained.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
-    measure(recipe, trained, out / "norm")
     try:
         train(dataclasses.replace(recipe, batch_size=3), out / "odd", devices=PAIR)
     except ValueError as error:
