@@ -62,6 +62,7 @@ def no_model(source, target):
     os.rename(source, target)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_bit_by_bit(whole, tmp_path):
     _, expected, history = whole
     killed(tiny(), tmp_path, runs._AfterEpoch, "on_train_batch_end", in_step(0, 1))

@@ -16,6 +16,7 @@ from mtl_keras.training.recipe import fast, load_recipe, train
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = sorted((ROOT / "zoo" / "recipes").glob("[!_]*.py"))
+SLOW = pytest.mark.slow
 KINDS = ["hard_kvasir", "cross_stitch_kvasir", "soft_kvasir", "detection_kvasir"]
 
 
@@ -70,7 +71,7 @@ def smoke(kind, tmp_path):
     assert toy.same(toy.arrays(loaded.weights), toy.arrays(model.weights))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:2], *(pytest.param(k, marks=SLOW) for k in KINDS[2:])])
 def test_fast_run(kind, tmp_path, toy_trunk):
     import tensorflow as tf
 
