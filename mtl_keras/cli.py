@@ -113,8 +113,13 @@ def predict(
     model: Model,
     out: Annotated[pathlib.Path, typer.Option(help="Folder to write to.")],
     score_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Boxes that score less are left out.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Boxes that score less are left out; by default what the model says.",
+        ),
+    ] = None,
 ) -> None:
     """Find objects in images.
 
@@ -145,7 +150,11 @@ def predict(
                 raise
             failed += 1
             _complain(str(error))
-    results = {"model": model, "score_threshold": score_threshold, "images": found}
+    if score_threshold is None:
+        limits = {task.name: task.confidence for task in network.tasks}
+    else:
+        limits = {task.name: score_threshold for task in network.tasks}
+    results = {"model": model, "score_threshold": limits, "images": found}
     (out / "predictions.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     typer.echo(f"{len(found)} of {len(images)} images predicted, written to {out}")
     if failed:
@@ -443,7 +452,7 @@ def _stems(images: list[pathlib.Path], out: pathlib.Path) -> list[str]:
 
 
 def _predict_one(
-    model: Any, path: pathlib.Path, out: pathlib.Path, stem: str, score_threshold: float
+    model: Any, path: pathlib.Path, out: pathlib.Path, stem: str, score_threshold: float | None
 ) -> dict:
     import numpy as np
     from PIL import Image

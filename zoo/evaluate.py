@@ -238,8 +238,8 @@ def evaluate(recipe, arguments: argparse.Namespace) -> None:
         model.image_size = tuple(arguments.image_size)
     split = arguments.split or recipe.val_split
     builder = recipe.data()
-    measured = measure.measure_images(model, builder, split, images=arguments.images)
-    metrics = plain(measured.metrics())
+    found = measured(model, builder, split, arguments.run is not None, arguments.images)
+    metrics = plain(found.metrics())
     print(json.dumps(metrics, indent=2))
     if not arguments.write:
         return
@@ -257,10 +257,17 @@ def evaluate(recipe, arguments: argparse.Namespace) -> None:
         if split == card["metrics_split"]:
             card["metrics"] = metrics
             card["expected"] = plain({"images": card["expected"]["images"], "metrics": {}})
-            card["expected"]["metrics"] = plain(measured.first(card["expected"]["images"]))
+            card["expected"]["metrics"] = plain(found.first(card["expected"]["images"]))
             save_card(recipe.name, card)
-    found = result(recipe, model, measured, split, about)
-    save_result(found, model)
+    save_result(result(recipe, model, found, split, about), model)
+
+
+def measured(model, builder, split: str, choose: bool, images: int | None = None):
+    """Measures a model; one that was trained just now first gets the best confidence."""
+    found = measure.measure_images(model, builder, split, images=images)
+    if choose and found.choose_confidence():
+        found = measure.measure_images(model, builder, split, images=images)
+    return found
 
 
 def _model(recipe, arguments: argparse.Namespace):

@@ -33,7 +33,6 @@ CARD_BYTES, README_BYTES = 150_000, 400_000
 SIDES = (448, 384, 320, 256, 192)
 GROUND, GAP, TEXT = 244, 12, 20
 INK = (40, 40, 40)
-SCORE = 0.3
 KEYS = {"boxes": ("boxes", "classes"), "mask": ("mask",)}
 WORDS = {"boxes": "predicted boxes", "mask": "predicted masks", "distance": "predicted distances"}
 
@@ -58,7 +57,7 @@ def predict(model, builder, split: str) -> list[tuple[dict, dict]]:
     for place in positions(builder.info.splits[split].num_examples):
         one = mtl.data.examples(builder, f"{split}[{place}:{place + 1}]")
         labels = next(iter(one.as_numpy_iterator()))
-        examples.append((labels, model.predict_images([labels["image"]], score_threshold=SCORE)[0]))
+        examples.append((labels, model.predict_images([labels["image"]])[0]))
     return examples
 
 
@@ -66,7 +65,8 @@ def caption(tasks, recipe, count: int) -> str:
     """What is in which column, which pictures these are and where the photographs are."""
     places = ", ".join(map(str, positions(count)))
     licence = recipe.about.get("licences", {}).get("data", "not known")
-    scores = f" Boxes are those that score {SCORE} or more." if "boxes" in map(kind, tasks) else ""
+    limits = [task.confidence for task in tasks if kind(task) == "boxes"]
+    scores = "".join(f" Boxes are those that score {limit} or more." for limit in limits)
     return (
         f"From left to right: {'; '.join(['labels', *titles(tasks)])}.{scores} The pictures at "
         f"positions {places} of the {count} of `{recipe.val_split}`: fixed ones, the same for all "

@@ -5,8 +5,9 @@ Command: python zoo/publish.py NAME --run runs/NAME
 
 Weights are written as small as they can be: in float16 rounded to 8 significant bits, or else in
 float16, or else in float32. They are measured as they will be loaded, and kept where that costs at
-most 0.002 of any metric that is not of one class among several. (Those of single classes move by
-more where a class has few objects, one of which is found or not.)
+most 0.002 of any metric that is not of one class among several, nor of boxes at one limit of score.
+(These move by more where a box of few is found or not.) The score from which on boxes are shown is
+the one with the best F1 on the validation split.
 
 Where a run was not trained on this machine with all its cores, say on what: --cores, --device.
 """
@@ -29,6 +30,7 @@ from mtl_keras.zoo.measure import measure_images
 from mtl_keras.zoo.save import sharing_name
 
 TOLERANCE = 0.002
+AT_ONE_SCORE = ("_precision", "_recall", "_F1")
 DTYPES = ("float16_rounded", "float16", "float32")
 EXPECTED = 40
 
@@ -37,7 +39,7 @@ def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
     """Publishes the model of a run."""
     builder = recipe.data()
     model = evaluate.of_run(run)
-    reference = measure_images(model, builder, recipe.val_split).metrics()
+    reference = evaluate.measured(model, builder, recipe.val_split, choose=True).metrics()
     for dtype in DTYPES:
         write(recipe, model, dtype)
         measured = measure_images(load(recipe.name), builder, recipe.val_split)
@@ -55,8 +57,11 @@ def renew(recipe) -> dict:
     """Writes card, pictures and results of a published model anew, and leaves its weights."""
     builder = recipe.data()
     card = info(recipe.name)
-    measured = measure_images(load(recipe.name), builder, recipe.val_split)
+    model = load(recipe.name)
+    measured = evaluate.measured(model, builder, recipe.val_split, choose=True)
+    card["config"]["tasks"] = model.get_config()["tasks"]
     card.setdefault("cost", evaluate.cost(card["training_minutes"], 2, "CPU"))
+    evaluate.save_card(recipe.name, card)
     return finish(recipe, builder, {**card, **recipe.about}, measured, None)
 
 
@@ -73,14 +78,14 @@ def write(recipe, model, dtype: str) -> None:
 
 
 def worst(reference: dict, found: dict, model) -> tuple[str, float]:
-    """The metric that rounding costs most, of those that are not of one class among several."""
+    """The metric that rounding costs most, of those that do not jump with single boxes."""
     names = {task: classes for task, classes in evaluate.class_names(model).items() if classes}
     single = {
         f"_{name}" for classes in names.values() if len(classes) > 2 for name in map(str, classes)
     }
     losses = {}
     for name, value in plain(reference).items():
-        if value is None or any(name.endswith(ending) for ending in single):
+        if value is None or any(name.endswith(ending) for ending in (*single, *AT_ONE_SCORE)):
             continue
         higher = known(name.split("_", 1)[1])
         losses[name] = (value - found[name]) * (-1 if higher is False else 1)

@@ -10,6 +10,7 @@ HIGHER_IS_BETTER = {
     "AP50": True,
     "AP75": True,
     "AP_at_100": True,
+    "F1": True,
     "PQ": True,
     "RQ": True,
     "SQ": True,
@@ -19,6 +20,8 @@ HIGHER_IS_BETTER = {
     "mae": False,
     "mean_iou": True,
     "perplexity": False,
+    "precision": True,
+    "recall": True,
     "rmse": False,
 }
 # Metrics of one class have the class' name after these.

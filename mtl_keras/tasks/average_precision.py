@@ -164,6 +164,31 @@ class AveragePrecision:
                     precision[t, :, c, m] = _interpolated(hit[counted], objects[c], counts)
         return precision
 
+    def counts(self, score: float, repeats: Any = None) -> tuple[int, int, int]:
+        """Counts what is right where only predictions that score enough are looked at.
+
+        Args:
+            score: Float, predictions that score less are left out.
+            repeats: See `precision`.
+
+        Returns:
+            `(hits, predictions, objects)` of all classes together: predictions that take an object
+            of their class with an IoU of 0.5 or more, all that count (those in crowds do not), and
+            the objects.
+        """
+        self._match_waiting()
+        objects = np.reshape(self._objects, (-1, self.num_classes)).sum(axis=1)
+        if repeats is not None:
+            objects = objects * np.asarray(repeats, "int64")
+        if not self._matched:
+            return 0, 0, int(objects.sum())
+        found, _ = self._best_first()
+        hit = (found["matched"] & 1).astype(bool)
+        enough = found["scores"] >= score
+        counted = enough & (hit | ~(found["ignored"] & 1).astype(bool))
+        times = 1 if repeats is None else np.asarray(repeats, "int64")[found["image"]]
+        return int((times * (hit & enough)).sum()), int((times * counted).sum()), int(objects.sum())
+
     def _best_first(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """All predictions, class by class, the best first, and where each class begins."""
         if self._sorted is None:

@@ -7,6 +7,9 @@ from keras import ops
 
 from mtl_keras.tasks.average_precision import THRESHOLDS, AveragePrecision
 
+# Limits of score among which the best is looked for: finer ones follow the luck of the images.
+CONFIDENCES = tuple(round(0.05 * i, 2) for i in range(1, 20))
+
 
 class CocoEvaluator:
     """Collects predictions and ground truth image by image, then gives COCO's average precision.
@@ -74,13 +77,18 @@ class CocoEvaluator:
         self._measured.add(scores, classes, true_classes, true_crowd, pairs)
 
     def result(self, repeats: Any = None) -> dict[str, float]:
-        """Returns `AP`, `AP50`, `AP75`, `AP_at_100` and `AP_<class>` with the task's name in front.
+        """Returns the metrics, each with the task's name in front.
+
+        They are `AP`, `AP50`, `AP75`, `AP_at_100` and `AP_<class>`, which look at all predictions,
+        and `precision`, `recall` and `F1` of those that score the task's `confidence` or more: all
+        classes together, at an IoU of 0.5.
 
         `repeats` are integers, how many times each image counts, in the order in which they were
         added; once by default.
 
         Classes without ground truth have no AP: they are left out of the mean, and their own is
-        NaN. So is everything when there is no ground truth at all.
+        NaN. So is everything when there is no ground truth at all, and precision without
+        predictions.
         """
         precision = self._measured.precision(repeats)
         if precision is None:
@@ -93,7 +101,28 @@ class CocoEvaluator:
         }
         for c in range(self.task.num_classes):
             logs[f"AP_{self.task.class_name(c)}"] = mean_precision(precision[:, :, c, 1])
+        logs |= self._at(self.task.confidence, repeats)
         return {f"{self.task.name}_{name}": value for name, value in logs.items()}
+
+    def best_confidence(self) -> float:
+        """Returns the score from which on predictions are shown with the best F1.
+
+        It is one of 0.05, 0.10, …, 0.95, the lowest of equal ones; without a single hit, the task's
+        own `confidence`.
+        """
+        found = {score: self._at(score)["F1"] for score in CONFIDENCES}
+        best = max(found, key=lambda score: (np.nan_to_num(found[score]), -score))
+        return best if found[best] > 0 else self.task.confidence
+
+    def _at(self, score: float, repeats: Any = None) -> dict[str, float]:
+        hits, shown, objects = self._measured.counts(score, repeats)
+        if not objects:
+            return dict.fromkeys(("precision", "recall", "F1"), float("nan"))
+        return {
+            "precision": hits / shown if shown else float("nan"),
+            "recall": hits / objects,
+            "F1": 2 * hits / (shown + objects),
+        }
 
 
 def mean_precision(precision: np.ndarray) -> float:

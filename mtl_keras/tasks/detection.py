@@ -32,6 +32,8 @@ class Detection(Task):
         max_detections: Integer, the most boxes that one image can get.
         candidates: Integer, best-scoring cells an image that enter suppression.
         score_threshold: Float, boxes that score less are never predicted.
+        confidence: Float, boxes that score less are not shown by `predict_images`, unless it is
+            told another limit. `best_confidence` of the evaluator finds it on labelled images.
         iou_threshold: Float, boxes of one class that overlap more than this are one object.
         box_weight: Float, weight of the box loss beside the score loss.
         name: String, name of the task.
@@ -68,6 +70,7 @@ class Detection(Task):
         max_detections: int = 400,
         candidates: int = 2000,
         score_threshold: float = 0.02,
+        confidence: float = 0.5,
         iou_threshold: float = 0.6,
         box_weight: float = 2.0,
         name: str = "detection",
@@ -94,6 +97,7 @@ class Detection(Task):
                 raise ValueError(f"`{argument}` must not be negative. Received: {value}")
         for argument, value in (
             ("score_threshold", score_threshold),
+            ("confidence", confidence),
             ("iou_threshold", iou_threshold),
         ):
             if not 0.0 <= value <= 1.0:
@@ -104,6 +108,7 @@ class Detection(Task):
         self.max_detections = max_detections
         self.candidates = candidates
         self.score_threshold = score_threshold
+        self.confidence = confidence
         self.iou_threshold = iou_threshold
         self.box_weight = box_weight
 
@@ -117,6 +122,7 @@ class Detection(Task):
             "max_detections": self.max_detections,
             "candidates": self.candidates,
             "score_threshold": self.score_threshold,
+            "confidence": self.confidence,
             "iou_threshold": self.iou_threshold,
             "box_weight": self.box_weight,
         }

@@ -67,6 +67,8 @@ class Task:
         self.class_names = list(class_names) if class_names is not None else None
 
     fewest_classes = 1
+    # What scores less is not shown by `predict_images`, unless it is told another limit.
+    confidence = 0.3
 
     def class_name(self, index: int) -> str:
         """Returns the name of a class, or its number where no names were given."""

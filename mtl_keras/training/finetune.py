@@ -114,7 +114,8 @@ def finetune(
         learning_rate: Float, the highest.
 
     Returns:
-        Dict of metrics on the pictures held out.
+        Dict of metrics on the pictures held out. On these, the score from which on boxes are shown
+        is chosen too, see `MultiTaskModel.choose_confidence`.
 
     Raises:
         FileExistsError: If `out` holds a finished run.
@@ -165,7 +166,7 @@ def finetune(
             keras.callbacks.CSVLogger(str(out / "history.csv"), append=resumes),
         ],
     )
-    metrics = model.evaluate(val, return_dict=True)
+    metrics = model.evaluate(val, return_dict=True) | model.choose_confidence()
     model.save(out / "model.keras")
     shutil.rmtree(out / "backup", ignore_errors=True)
     return {name: float(value) for name, value in metrics.items()}

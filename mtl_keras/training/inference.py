@@ -12,10 +12,10 @@ from mtl_keras.tasks import Geometry, fuse_instances, instance_tasks
 
 
 def predict_images(
-    model: Any, images: list, score_threshold: float, verbose: bool = False
+    model: Any, images: list, score_threshold: float | None = None, verbose: bool = False
 ) -> list[dict]:
     """See `MultiTaskModel.predict_images`."""
-    if not 0.0 <= score_threshold <= 1.0:
+    if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
         raise ValueError(
             f"`score_threshold` must be in [0, 1]. Received: score_threshold={score_threshold}"
         )
@@ -35,18 +35,24 @@ def predict_images(
     return results
 
 
-def present(tasks: Any, found: dict, score_threshold: float) -> dict:
+def present(tasks: Any, found: dict, score_threshold: float | None = None) -> dict:
     """Makes of the predictions of one image what its user sees, with instances where there are any.
 
     Args:
         tasks: The tasks of the model.
         found: Dict, task name to predictions (NumPy, no batch dimension).
-        score_threshold: Float, boxes that score less are left out.
+        score_threshold: Float, boxes that score less are left out; by default the `confidence` of
+            each task.
 
     Returns:
         Dict, task name to predictions, and `instances` where `instance_tasks` finds tasks for it.
     """
-    shown = {task.name: task.present(found[task.name], score_threshold) for task in tasks}
+    shown = {
+        task.name: task.present(
+            found[task.name], task.confidence if score_threshold is None else score_threshold
+        )
+        for task in tasks
+    }
     together = instance_tasks(tasks)
     if together is not None and "instances" not in shown:
         detection, segmentation, distance = together

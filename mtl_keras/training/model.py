@@ -374,6 +374,44 @@ class MultiTaskModel(BackendStep, keras.Model):
             logs.update(evaluator.result())
         return logs if return_dict else list(logs.values())
 
+    def choose_confidence(self) -> dict[str, float]:
+        """Sets the `confidence` of tasks to what was best in the last evaluation.
+
+        From then on `predict_images` shows what scores so much or more: of boxes, those with the
+        best F1. It is saved with the model.
+
+        Returns:
+            Dict of the metrics of these tasks, at their new confidence.
+
+        Example:
+
+        ```python
+        import numpy as np
+        import mtl_keras as mtl
+        model = mtl.build(
+            mtl.trunks.create("efficientnet_lite0", weights=None),
+            tasks=[mtl.tasks.Detection(num_classes=1)],
+            image_size=(64, 64),
+        )
+        model.compile(optimizer="adam")
+        targets = {
+            "boxes": np.array([[[8.0, 8.0, 40.0, 40.0]]] * 2, "float32"),
+            "classes": np.zeros((2, 1), "int32"),
+            "is_crowd": np.zeros((2, 1), bool),
+        }
+        model.evaluate(np.zeros((2, 64, 64, 3), "float32"), {"detection": targets}, verbose=0)
+        assert "detection_F1" in model.choose_confidence()
+        ```
+        """
+        self._assert_compile_called("choose_confidence")
+        logs = {}
+        for task in self.tasks:
+            evaluator = self._evaluators.get(task.name)
+            if hasattr(evaluator, "best_confidence"):
+                task.confidence = evaluator.best_confidence()
+                logs.update(evaluator.result())
+        return logs
+
     def fit(self, *args: Any, callbacks: Any = None, **kwargs: Any) -> Any:
         """Trains, as `keras.Model.fit` does.
 
@@ -394,14 +432,15 @@ class MultiTaskModel(BackendStep, keras.Model):
 
     # === Use ===
     def predict_images(
-        self, images: list, score_threshold: float = 0.3, verbose: bool = False
+        self, images: list, score_threshold: float | None = None, verbose: bool = False
     ) -> list[dict]:
         """Predicts on pictures of any sizes, in each picture's own pixels.
 
         Args:
             images: List of paths, or of arrays `(height, width)`, `(height, width, 1)`, `(…, 3)`
                 or `(…, 4)`, uint8 or uint16.
-            score_threshold: Float in [0, 1], boxes that score less are left out.
+            score_threshold: Float in [0, 1], boxes that score less are left out; by default the
+                `confidence` of the task.
             verbose: Whether to show a progress bar.
 
         Returns:

@@ -37,6 +37,21 @@ class Measured:
             logs.update({name: float(value) for name, value in evaluator.result(own).items()})
         return logs
 
+    def choose_confidence(self) -> bool:
+        """Sets the `confidence` of tasks to what is best on these images.
+
+        Returns:
+            Whether one changed: what was made of predictions that score enough, as instances are,
+            has to be measured again then.
+        """
+        changed = False
+        for evaluator, _ in self._evaluators:
+            if hasattr(evaluator, "best_confidence"):
+                best = evaluator.best_confidence()
+                changed |= best != evaluator.task.confidence
+                evaluator.task.confidence = best
+        return changed
+
     def first(self, images: int) -> dict[str, float]:
         """Returns the metrics of the first images alone.
 
@@ -92,7 +107,7 @@ def measure(
     builder: Any,
     split: str,
     verbose: bool = True,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     images: int | None = None,
     columns: dict[str, str] | None = None,
 ) -> dict[str, float]:
@@ -103,7 +118,8 @@ def measure(
         builder: TFDS builder, see `mtl_keras.data`.
         split: String, such as `"val"`.
         verbose: Whether to show a progress bar.
-        score_threshold: Float, boxes that score less make no instances, as in `predict_images`.
+        score_threshold: Optional float, boxes that score less make no instances, as in
+            `predict_images`; by default the `confidence` of the task.
         images: Optional integer: only the first so many images of the split, which are always the
             same ones.
         columns: Optional dict, task to the column of its labels, for tasks that have a label for a
@@ -148,7 +164,7 @@ def measure_images(
     builder: Any,
     split: str,
     verbose: bool = True,
-    score_threshold: float = 0.3,
+    score_threshold: float | None = None,
     images: int | None = None,
     columns: dict[str, str] | None = None,
 ) -> Measured:

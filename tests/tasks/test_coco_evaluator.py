@@ -12,8 +12,8 @@ from mtl_keras.tasks.coco import CocoEvaluator
 pycocotools = pytest.importorskip("pycocotools")
 
 
-def reference(images, num_classes, most):
-    """Precision `(IoU, recall, class)` by pycocotools, over all areas."""
+def evaluated(images, num_classes, most):
+    """What pycocotools finds."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -54,7 +54,32 @@ def reference(images, num_classes, most):
         evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
         evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, :, 0, 2]
+    return evaluation
+
+
+def reference(images, num_classes, most):
+    """Precision `(IoU, recall, class)` by pycocotools, over all areas."""
+    return evaluated(images, num_classes, most).eval["precision"][:, :, :, 0, 2]
+
+
+def confusion(images, score):
+    """Precision, recall and F1 at an IoU of 0.5 by the matches of pycocotools."""
+    evaluation = evaluated(images, 3, 400)
+    hits = shown = objects = 0
+    over_all_areas = evaluation.params.areaRng[0]
+    for one in filter(None, evaluation.evalImgs):
+        if one["aRng"] != over_all_areas:
+            continue
+        counted = (np.array(one["dtScores"]) >= score) & ~one["dtIgnore"][0].astype(bool)
+        hits += (one["dtMatches"][0][counted] > 0).sum()
+        shown += counted.sum()
+        objects += (~np.array(one["gtIgnore"], bool)).sum()
+    precision, recall = hits / shown, hits / objects
+    return {
+        "precision": precision,
+        "recall": recall,
+        "F1": 2 * precision * recall / (precision + recall),
+    }
 
 
 def mean(precision):
@@ -110,11 +135,38 @@ def test_equals_pycocotools(name, seed):
         "AP75": mean(precision[5]),
         "AP_at_100": mean(reference(images, 3, 100)),
         **{f"AP_{c}": mean(precision[:, :, i]) for i, c in enumerate("abc")},
+        **confusion(images, evaluator.task.confidence),
     }
     assert set(logs) == {f"detection_{key}" for key in expected}
     for key, value in expected.items():
         assert logs[f"detection_{key}"] == pytest.approx(value, abs=1e-6, nan_ok=True), key
     assert 0 < logs["detection_AP"] < 1
+    assert 0 < logs["detection_F1"] < 1
+
+
+def test_best_confidence_has_the_best_f1():
+    rng = np.random.default_rng(0)
+    images = [scene(rng, 6, 12) for _ in range(5)]
+    # Half of the predictions, those with the lowest scores, are far from anything.
+    for boxes, scores, *_ in images:
+        boxes[scores < np.median(scores)] += 1000
+    evaluator = CocoEvaluator(toy.detection())
+    for image in images:
+        evaluator.add(*image)
+    best = evaluator.best_confidence()
+    assert 0.2 < best < 0.8
+    values = {}
+    for score in np.arange(1, 20) / 20:
+        evaluator.task.confidence = score
+        values[round(score, 2)] = evaluator.result()["detection_F1"]
+    assert values[best] == max(values.values()) > min(values.values())
+
+
+def test_best_confidence_without_a_hit_is_the_one_that_is():
+    evaluator = CocoEvaluator(toy.detection(confidence=0.35))
+    assert evaluator.best_confidence() == 0.35
+    evaluator.add(*scene(np.random.default_rng(0), 4, 0))
+    assert evaluator.best_confidence() == 0.35
 
 
 def test_no_predictions_at_all_is_zero():

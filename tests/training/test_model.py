@@ -187,6 +187,20 @@ def test_a_bad_argument_of_compile_is_named(arguments, message):
         toy.model().compile(**arguments)
 
 
+def test_the_best_confidence_of_an_evaluation_is_kept_with_the_model(trained, tmp_path):
+    model, x, y, _ = trained
+    task = model.tasks[0]
+    task.confidence = 0.95
+    before = model.evaluate(x, y, verbose=0, return_dict=True)
+    chosen = model.choose_confidence()
+    after = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert chosen == {name: after[name] for name in chosen}
+    assert after["detection_F1"] > 0.7 > before["detection_F1"] and task.confidence < 0.95
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.tasks[0].confidence == task.confidence
+
+
 def test_evaluate_before_compile_says_so():
     model = toy.model()
     x, y = toy.batch(model.tasks)

@@ -81,6 +81,21 @@ def test_score_threshold_only_leaves_out():
             np.testing.assert_array_equal(some[key], everything[key][keep])
 
 
+def test_by_default_the_confidence_of_the_task_counts():
+    model = toy.model()
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), "uint8")
+    head = model.get_layer("detection_head").get_layer("class_output")
+    head.bias.assign(head.bias * 0.0)
+    everything = model.predict_images([picture], score_threshold=0.0)[0]["detection"]
+    middle = float(np.median(everything["scores"]))
+    (task,) = (task for task in model.tasks if task.name == "detection")
+    for confidence in (0.0, middle, 1.0):
+        task.confidence = confidence
+        shown = model.predict_images([picture])[0]
+        assert len(shown["detection"]["scores"]) == (everything["scores"] >= confidence).sum()
+    assert len(everything["scores"]) > 3 and not len(shown["detection"]["scores"])
+
+
 def test_no_pictures_give_no_predictions(lite):
     assert lite.predict_images([]) == []
 

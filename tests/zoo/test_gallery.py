@@ -85,7 +85,7 @@ def test_a_card_gets_a_small_picture_and_a_caption(digits, model, tmp_path):
     [said] = gallery.prediction(model, digits, recipe(**about), path)
     assert said["file"] == path.name
     parts = ["labels; predicted boxes; predicted masks; both, with instances.", "0, 2, 4"]
-    parts += ["of the 7 of `val`", "0.3 or more", "Photographs are left out", "research use"]
+    parts += ["of the 7 of `val`", "score 0.5 or more", "Photographs are left out", "research use"]
     for part in parts:
         assert part in said["caption"]
     assert path.stat().st_size <= gallery.CARD_BYTES

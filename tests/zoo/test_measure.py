@@ -54,6 +54,20 @@ def test_the_first_images_are_measured_alone(digits, everything):
         measure(model, digits, "val", images=0)
 
 
+def test_boxes_are_shown_from_the_best_confidence_on(digits):
+    task = toy.detection(num_classes=10)
+    model = toy.model([task, toy.segmentation(num_classes=11)])
+    before = measure_images(model, digits, "val", verbose=False, score_threshold=0.0)
+    # Without training nothing is found, so that there is no best one.
+    assert not before.choose_confidence() and task.confidence == 0.5
+    (evaluator,) = (e for e, _ in before._evaluators if hasattr(e, "best_confidence"))
+    evaluator.best_confidence = lambda: 0.0
+    assert before.choose_confidence() and task.confidence == 0.0
+    assert not before.choose_confidence()
+    again = measure(model, digits, "val", verbose=False)
+    assert again == pytest.approx(before.metrics(), nan_ok=True)
+
+
 def test_resamples_are_those_of_an_honest_bootstrap(digits, everything):
     measured = measure_images(everything, digits, "val", verbose=False)
     spread = measured.bootstrap(6)
