@@ -5,9 +5,9 @@ Command: python zoo/publish.py NAME --run runs/NAME
 
 Weights are written as small as they can be: in float16 rounded to 8 significant bits, or else in
 float16, or else in float32. They are measured as they will be loaded, and kept where that costs at
-most 0.002 of any metric that is not of one class among several, nor of boxes at one limit of score.
-(These move by more where a box of few is found or not.) The score from which on boxes are shown is
-the one with the best F1 on the validation split.
+most 0.002 of any metric that is not of one class among several, nor of what is shown at one limit of
+score: instances, and precision and recall of boxes. (These jump where one box of few is shown or
+not.) The score from which on boxes are shown is the one with the best F1 on the validation split.
 
 Where a run was not trained on this machine with all its cores, say on what: --cores, --device.
 """
@@ -85,7 +85,8 @@ def worst(reference: dict, found: dict, model) -> tuple[str, float]:
     }
     losses = {}
     for name, value in plain(reference).items():
-        if value is None or any(name.endswith(ending) for ending in (*single, *AT_ONE_SCORE)):
+        jumps = name.startswith("instances_") or name.endswith((*single, *AT_ONE_SCORE))
+        if value is None or jumps:
             continue
         higher = known(name.split("_", 1)[1])
         losses[name] = (value - found[name]) * (-1 if higher is False else 1)
@@ -97,7 +98,9 @@ def finish(recipe, builder, card: dict, measured, run: pathlib.Path | None) -> d
     model = load(recipe.name)
     folder = registry.find(recipe.name).folder
     pictures = gallery.prediction(model, builder, recipe, folder / "prediction.png")
-    if run is not None:
+    if run is None:
+        pictures += [one for one in card.get("pictures", []) if one["file"] == "training.png"]
+    else:
         pictures += history.draw(run / "history.jsonl", folder / "training.png")
     command = f"python zoo/evaluate.py {recipe.name}"
     known_before = {k: v for k, v in card.items() if k not in ("config", "files")}
