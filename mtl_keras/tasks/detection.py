@@ -198,7 +198,8 @@ class Detection(Task):
         return {
             "boxes": tf.ensure_shape(boxes, (self.max_objects, 4)),
             "classes": tf.ensure_shape(classes, (self.max_objects,)),
-            "is_crowd": tf.ensure_shape(crowd, (self.max_objects,)),
+            # No booleans: on several devices, Keras adds up a batch to learn its shapes.
+            "is_crowd": tf.ensure_shape(tf.cast(crowd, "uint8"), (self.max_objects,)),
         }
 
     # === Loss ===

@@ -83,14 +83,6 @@ def for_devices(batches: Any, where: Any, images: int, batch_size: int) -> Any:
             weights = {name: fill(weight) * real for name, weight in weights.items()}
         return x, y, weights
 
-    def numbers(*batch: Any) -> tuple:
-        def number(values: Any) -> Any:
-            return tf.cast(values, "uint8") if values.dtype == tf.bool else values
-
-        return keras.tree.map_structure(number, batch)
-
-    # To learn the shapes, Keras adds up a batch over devices, and booleans can't be added.
-    batches = batches.map(numbers, tf.data.AUTOTUNE)
     if images % batch_size:
         batches = batches.map(full, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     options = tf.data.Options()

@@ -11,10 +11,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "case",
-    ["equal", pytest.param("norm", marks=pytest.mark.skip("needs over 12 GB; not finished yet"))],
-)
+@pytest.mark.parametrize("case", ["equal", "norm"])
 def test_two_devices_are_one(case, tmp_path):
     done = subprocess.run(
         [sys.executable, str(HERE / "devices_run.py"), case, str(tmp_path)],
