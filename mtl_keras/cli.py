@@ -4,6 +4,7 @@ What is heavy is imported inside the commands, so that `mtl-keras --help` and `l
 """
 
 import contextlib
+import dataclasses
 import enum
 import json
 import os
@@ -247,11 +248,22 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Fewer than the recipe says, for a trial.")
     ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Another than the recipe's.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A smoke run: few and small images.")
+    ] = False,
+    arrays: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder of prepared batches to read, see docs/recipes.md."),
+    ] = None,
 ) -> None:
     """Train a model by its recipe. The same command continues an interrupted run."""
     from mtl_keras.training import recipe as recipes
 
-    recipes.train(recipes.load_recipe(recipe), out, epochs)
+    chosen = recipes.load_recipe(recipe)
+    if seed is not None:
+        chosen = dataclasses.replace(chosen, seed=seed)
+    recipes.train(recipes.fast(chosen) if fast else chosen, out, epochs, arrays)
     typer.echo(f"The model is {out / 'model.keras'}")
 
 

@@ -388,6 +388,8 @@ recipe = Recipe(
     assert (tmp_path / "run" / "model.keras").is_file()
     (line,) = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
     assert json.loads(line)["epoch"] == 1 and json.loads(line)["detection_loss"] > 0
+    refused(run("train", recipe, "--out", tmp_path / "run", "--epochs", 1, "--seed", 3), "seed")
+    refused(run("train", recipe, "--out", tmp_path / "other", "--arrays", tmp_path), "arrays")
     refused(run("train", tmp_path / "no.py", "--out", tmp_path), "no.py")
 
 
