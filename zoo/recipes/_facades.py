@@ -25,7 +25,8 @@ SETTING = Setting(
     limits="Photographs are of European blocks of flats and houses, most of them at dusk or by "
     "night and taken from the street: bright days, other kinds of buildings and wide-angle lenses "
     "are not covered. A pixel has one class, so that a window is taken out of the facade that it "
-    "is in. Rare classes are measured on few objects and are less reliable. Scores are no "
-    "probabilities.",
+    "is in. Labels are uneven: some fronts are labelled as street and some windows not at all, so "
+    "that metrics are lower than pictures look. Rare classes are measured on few objects and are "
+    "less reliable. Scores are no probabilities.",
     weights_licence="CC BY 4.0: name the data set, and this project, where you pass them on",
 )
