@@ -118,14 +118,14 @@ WORDS = {
 }
 
 
-def adamw(steps: int, ema: bool = True) -> keras.optimizers.Optimizer:
-    """AdamW with a warm-up, a cosine and, at the end, the average of the last weights (`ema`)."""
+def adamw(steps: int) -> keras.optimizers.Optimizer:
+    """AdamW with a warm-up, a cosine and, at the end, the average of the last weights."""
     warmup = min(300, steps // 10)
     schedule = keras.optimizers.schedules.CosineDecay(
         1e-5, steps - warmup, alpha=0.01, warmup_target=1e-3, warmup_steps=warmup
     )
     optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=0.05, global_clipnorm=5.0, use_ema=ema, ema_momentum=0.99
+        schedule, weight_decay=0.05, global_clipnorm=5.0, use_ema=True, ema_momentum=0.99
     )
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
