@@ -151,10 +151,11 @@ def predict(
                 raise
             failed += 1
             _complain(str(error))
-    if score_threshold is None:
-        limits = {task.name: task.confidence for task in network.tasks}
-    else:
-        limits = {task.name: score_threshold for task in network.tasks}
+    limits = {
+        task.name: task.confidence if score_threshold is None else score_threshold
+        for task in network.tasks
+        if any("scores" in one[task.name] for one in found)
+    }
     results = {"model": model, "score_threshold": limits, "images": found}
     (out / "predictions.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     typer.echo(f"{len(found)} of {len(images)} images predicted, written to {out}")
@@ -320,9 +321,12 @@ def finetune(
     typer.echo(f"Images are fitted into {size[0]} x {size[1]} pixels")
     metrics = run(network, builder, out, epochs, batch_size, learning_rate)
     table = Table("metric", "value", title=f"On the {counts[1]} images held out")
-    for name, value in metrics.items():
+    for name, value in sorted(metrics.items(), key=lambda item: item[0].endswith("loss")):
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
+    for task in network.tasks:
+        if f"{task.name}_F1" in metrics:
+            typer.echo(f"Boxes that score {task.confidence} or more are shown: their F1 is the best")
     typer.echo(f"The model is {out / 'model.keras'}")
 
 

@@ -133,7 +133,7 @@ def test_predict(saved, tmp_path):
     assert "3 of 4 images" in result.output
 
     results = json.loads((out / "predictions.json").read_text())
-    assert results["score_threshold"] == {"detection": 0.005, "segmentation": 0.005}
+    assert results["score_threshold"] == {"detection": 0.005}
     good = [images[0], images[1], images[3]]
     stems = ["one", "one_2", "one_mask"]
     model = keras.saving.load_model(saved, compile=False)
@@ -223,6 +223,7 @@ def test_finetune(saved, coco, tmp_path):
     assert "8 images to train on, 2 held out" in result.output and "low, high" in result.output
     assert "Layout: coco" in result.output and "Images: train 10" in result.output
     assert "detection_AP" in result.output and "detection_F1" in result.output
+    assert "or more are shown" in result.output
     rows = history(out)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert all(np.isfinite(float(row["val_loss"])) for row in rows)
