@@ -326,7 +326,7 @@ def finetune(
     Console().print(table)
     for task in network.tasks:
         if f"{task.name}_F1" in metrics:
-            typer.echo(f"Boxes that score {task.confidence} or more are shown: their F1 is the best")
+            typer.echo(f"Boxes that score {task.confidence} or more are shown: best F1")
     typer.echo(f"The model is {out / 'model.keras'}")
 
 
