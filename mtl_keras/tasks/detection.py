@@ -261,7 +261,7 @@ class Detection(Task):
         )[None, :, None, :]
         size = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
         size = ops.where(crowd, size, 0.0)
-        size, index = ops.top_k(size, min(16, self.max_objects))
+        size, index = ops.top_k(size, min(16, size.shape[1] or self.max_objects))
         few = ops.take_along_axis(boxes, index[..., None], axis=1)[:, None]
         inside = (points >= few[..., :2]) & (points <= few[..., 2:])
         return ops.any(ops.all(inside, axis=-1) & (size > 0.0)[:, None], axis=-1)
