@@ -5,7 +5,7 @@ Command: python benchmarks/instances.py [--images N]
 Time:    about two minutes for the labels of both sets; about three seconds a picture with a model
 
 Needs MTL_KERAS_DATA. Without a model, boxes, mask and distances are those of the labels: what the
-way alone can reach. With one, boxes and mask are its predictions for the nuclei at a score of 0.3.
+way alone can reach. With one, boxes and mask are its predictions, boxes from its confidence on.
 Each way is a row of results/instances.csv:
 
 - score: the box with the highest score (with labels: the first)
@@ -31,7 +31,6 @@ from mtl_keras.tasks import fuse_instances
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FIELDS = ("set", "source", "way", "images", "PQ", "SQ", "RQ", "AP", "AP50", "ms_an_image")
-SCORE = 0.3
 
 
 def by_cost(boxes, classes, mask, cost):
@@ -80,7 +79,7 @@ def run(name: str, count: int | None, model_name: str | None) -> list[dict]:
         images += 1
         distance = np.maximum(distances.encode(labels, labels["mask"].shape)["distance"], 0)
         if model:
-            (found,) = model.predict_images([labels["image"]], score_threshold=SCORE)
+            (found,) = model.predict_images([labels["image"]])
             boxes, scores, classes = (found["detection"][k] for k in ("boxes", "scores", "classes"))
             mask = found["segmentation"]["mask"]
         else:

@@ -21,6 +21,7 @@ import pathlib
 import tempfile
 from importlib import metadata
 
+import mtl_keras as mtl
 from mtl_keras.training.recipe import load_recipe
 from mtl_keras.zoo import info, load, measure, registry
 from mtl_keras.zoo.card import Card, plain
@@ -255,9 +256,9 @@ def evaluate(recipe, arguments: argparse.Namespace) -> None:
         card = info(recipe.name)
         about |= {key: card[key] for key in ("training_minutes", "cost")}
         if split == card["metrics_split"]:
+            images = card["expected"]["images"]
             card["metrics"] = metrics
-            card["expected"] = plain({"images": card["expected"]["images"], "metrics": {}})
-            card["expected"]["metrics"] = plain(found.first(card["expected"]["images"]))
+            card["expected"] = {"images": images, "metrics": plain(found.first(images))}
             save_card(recipe.name, card)
     save_result(result(recipe, model, found, split, about), model)
 
@@ -276,11 +277,7 @@ def _model(recipe, arguments: argparse.Namespace):
 
 def of_run(run: pathlib.Path):
     """The trained model of a folder of zoo/train.py."""
-    import keras
-
-    import mtl_keras.training  # noqa: F401 (registers the classes)
-
-    return keras.saving.load_model(run / "model.keras", compile=False)
+    return mtl.load_model(run / "model.keras", compile=False)
 
 
 def save_card(name: str, card: dict) -> None:

@@ -16,6 +16,7 @@ import pathlib
 from functools import partial
 
 import numpy as np
+from compare import SETS
 
 import mtl_keras as mtl
 from mtl_keras.draw import class_colour, draw_labels, draw_predictions
@@ -24,7 +25,6 @@ from mtl_keras.zoo import info, list_models, load, registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SETS = ("nuclei", "kvasir", "facades", "vhr10")
 MODEL = "efficientnet_lite0_hard_{}"
 # Where in the validation split the pictures are, as shares of its length.
 PLACES = (0, 1 / 3, 2 / 3)

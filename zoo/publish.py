@@ -60,7 +60,6 @@ def renew(recipe) -> dict:
     model = load(recipe.name)
     measured = evaluate.measured(model, builder, recipe.val_split, choose=True)
     card["config"]["tasks"] = model.get_config()["tasks"]
-    card.setdefault("cost", evaluate.cost(card["training_minutes"], 2, "CPU"))
     evaluate.save_card(recipe.name, card)
     return finish(recipe, builder, {**card, **recipe.about}, measured, None)
 

@@ -130,19 +130,12 @@ def _from_hugging_face(handle: Handle, files: tuple[str, ...]) -> pathlib.Path:
             f"there is no repository {handle.model!r} of models that you may read at Hugging "
             f"Face (from {handle.text!r}). If it is private, log in: `hf auth login`"
         ) from error
-    except (errors.LocalEntryNotFoundError, OSError, _http_error()) as error:
+    except (errors.LocalEntryNotFoundError, OSError, errors.HTTPError) as error:
         raise ConnectionError(
             f"{handle.text!r} could not be downloaded, and the cache does not hold all of it: "
             f"{_first_line(error)}"
         ) from error
     return pathlib.Path(root, handle.folder)
-
-
-def _http_error() -> type[Exception]:
-    """What the HTTP client of `huggingface_hub` raises; its versions have different clients."""
-    from huggingface_hub import errors
-
-    return errors.HTTPError
 
 
 def _from_kaggle(handle: Handle, files: tuple[str, ...]) -> pathlib.Path:
