@@ -27,7 +27,7 @@ from compare import (
     twins,
 )
 from report_plot import draw
-from tables import in_words
+from tables import in_words, place_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "zoo" / "results"
@@ -106,16 +106,8 @@ def change_cell(network: Network, pair: dict[str, Network | None]) -> str:
 def trained(network: Network) -> str:
     if network.minutes() is None:
         return "–"
-    places = dict.fromkeys(place_of(run.get("trained_on") or {}) for run in network.runs)
-    where = " and ".join(filter(None, places))
-    return f"{network.minutes():.0f} min" + (f", {where}" if where else "")
-
-
-def place_of(machine: dict) -> str:
-    if machine.get("device", "CPU") != "CPU":
-        return machine["device"]
-    cores = machine.get("cores")
-    return f"{cores} core{'s' * (cores != 1)}" if cores else ""
+    places = dict.fromkeys(place_of(run["trained_on"]) for run in network.runs)
+    return f"{network.minutes():.0f} min, {' and '.join(places)}"
 
 
 DELTA = "Δm, %"

@@ -133,7 +133,7 @@ def recipe(text: str, card: dict) -> str:
     epochs = f"{card['epochs']} epoch{'s' * (card['epochs'] != 1)}"
     shown = [f"{in_words(name)} {value:.3f}" for name, value in Card(card).headlines().items()]
     lines = {
-        "Time": f"{card['training_minutes']:.0f} minutes on {machine(card['cost'])}, {epochs}.",
+        "Time": f"{card['training_minutes']:.0f} minutes on {place_of(card['cost'])}, {epochs}.",
         "Result": f"{', '.join(shown)} on `{card['metrics_split']}`.",
     }
     for key, value in lines.items():
@@ -148,7 +148,7 @@ def recipe(text: str, card: dict) -> str:
     return text
 
 
-def machine(cost: dict) -> str:
+def place_of(cost: dict) -> str:
     if cost["device"] != "CPU":
         return f"one {cost['device']}"
     return f"{cost['cores']} CPU core{'s' * (cost['cores'] != 1)}"

@@ -114,6 +114,11 @@ class CocoEvaluator:
         best = max(found, key=lambda score: (np.nan_to_num(found[score]), -score))
         return best if found[best] > 0 else self.task.confidence
 
+    def choose_confidence(self) -> bool:
+        """Sets the task's `confidence` to the best one; returns whether that changed it."""
+        before, self.task.confidence = self.task.confidence, self.best_confidence()
+        return self.task.confidence != before
+
     def _at(self, score: float, repeats: Any = None) -> dict[str, float]:
         hits, shown, objects = self._measured.counts(score, repeats)
         if not objects:

@@ -405,10 +405,9 @@ class MultiTaskModel(BackendStep, keras.Model):
         """
         self._assert_compile_called("choose_confidence")
         logs = {}
-        for task in self.tasks:
-            evaluator = self._evaluators.get(task.name)
-            if hasattr(evaluator, "best_confidence"):
-                task.confidence = evaluator.best_confidence()
+        for evaluator in self._evaluators.values():
+            if hasattr(evaluator, "choose_confidence"):
+                evaluator.choose_confidence()
                 logs.update(evaluator.result())
         return logs
 

@@ -44,7 +44,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the model is there and nothing is left to do."""
-        return self.model_file.is_file() and not self._states() and not self._old_state()
+        return self.model_file.is_file() and not self._states()
 
     def check(self, settings: dict) -> None:
         """Makes sure that the folder is of a training with these settings.
@@ -78,9 +78,6 @@ class Run:
         done = 0
         if states := self._states():
             done, path = states[-1]
-            model.load_weights(path)
-        elif (old := self._old_state()) is not None:
-            done, path = old
             model.load_weights(path)
         self._keep_lines(done)
         return done
@@ -132,21 +129,6 @@ class Run:
             (int(match[1]), path) for path in files if (match := _STATE.fullmatch(path.name))
         )
 
-    def _old_state(self) -> tuple[int, pathlib.Path] | None:
-        """What `keras.callbacks.BackupAndRestore` left, as runs used to do."""
-        for more in ("", ".bkp"):
-            weights = self._backup / f"latest.weights.h5{more}"
-            about = self._backup / f"training_metadata.json{more}"
-            try:
-                epoch = json.loads(about.read_text())["epoch"]
-                _check_h5(weights)
-            except (OSError, ValueError, KeyError):
-                continue
-            if more:  # Keras reads no other ending.
-                weights = shutil.copy(weights, self._backup / "copy.weights.h5")
-            return epoch, pathlib.Path(weights)
-        return None
-
     def _keep_lines(self, done: int) -> None:
         """Takes lines of later epochs, and half of a line, out of the history."""
         if not self._history.exists():
@@ -172,12 +154,6 @@ class _AfterEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._run.after_epoch(self.model, epoch + 1, logs or {})
-
-
-def _check_h5(path: pathlib.Path) -> None:
-    import h5py
-
-    h5py.File(path, "r").close()
 
 
 def _write(path: pathlib.Path, text: str) -> None:

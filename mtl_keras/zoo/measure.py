@@ -44,13 +44,13 @@ class Measured:
             Whether one changed: what was made of predictions that score enough, as instances are,
             has to be measured again then.
         """
-        changed = False
-        for evaluator, _ in self._evaluators:
-            if hasattr(evaluator, "best_confidence"):
-                best = evaluator.best_confidence()
-                changed |= best != evaluator.task.confidence
-                evaluator.task.confidence = best
-        return changed
+        return any(
+            [
+                evaluator.choose_confidence()
+                for evaluator, _ in self._evaluators
+                if hasattr(evaluator, "choose_confidence")
+            ]
+        )
 
     def first(self, images: int) -> dict[str, float]:
         """Returns the metrics of the first images alone.

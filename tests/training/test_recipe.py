@@ -156,38 +156,6 @@ def test_minutes_of_a_run_that_was_killed_count(tmp_path, monkeypatch):
     assert len(seconds) == 3 and all(value >= 60.0 for value in seconds)
 
 
-def test_a_run_of_an_earlier_version_goes_on(tmp_path):
-    model = toy.model([toy.segmentation()])
-    model.compile("adam")
-    x, y = toy.batch(model.tasks)
-    backup = keras.callbacks.BackupAndRestore(
-        str(tmp_path / "backup"), double_checkpoint=True, delete_checkpoint=False
-    )
-    model.fit(x, y, epochs=2, verbose=0, callbacks=[backup])
-    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "loss": 3.5}\n{"epoch": 2, "loss": 3}\n')
-    (tmp_path / "minutes.json").write_text("[12.5]")
-
-    def restored():
-        other = toy.model([toy.segmentation()], seed=9)
-        other.compile("adam")
-        run = runs.Run(tmp_path)
-        assert not run.finished
-        return run, other, run.restore(other)
-
-    run, other, done = restored()
-    assert done == 2 and toy.same(state(other), state(model))
-    # Killed while the last state was written: there is one more of the epoch before.
-    latest = tmp_path / "backup" / "latest.weights.h5"
-    latest.write_bytes(latest.read_bytes()[:1000])
-    run, other, done = restored()
-    assert done == 1 and int(other.optimizer.iterations) == 1
-    assert (tmp_path / "history.jsonl").read_text() == '{"epoch": 1, "loss": 3.5}\n'
-    run.after_epoch(other, 2, {"loss": 3.0})
-    run.finish(other)
-    assert json.loads((tmp_path / "minutes.json").read_text())[0] == 12.5
-    assert runs.Run(tmp_path).finished
-
-
 def test_fast_is_the_same_recipe_with_less():
     recipe = tiny(train_split="train[:80%]", batch_size=8, val_every=5, epochs=50)
     small = fast(recipe)

@@ -60,7 +60,7 @@ def test_boxes_are_shown_from_the_best_confidence_on(digits):
     before = measure_images(model, digits, "val", verbose=False, score_threshold=0.0)
     # Without training nothing is found, so that there is no best one.
     assert not before.choose_confidence() and task.confidence == 0.5
-    (evaluator,) = (e for e, _ in before._evaluators if hasattr(e, "best_confidence"))
+    (evaluator,) = (e for e, _ in before._evaluators if hasattr(e, "choose_confidence"))
     evaluator.best_confidence = lambda: 0.0
     assert before.choose_confidence() and task.confidence == 0.0
     assert not before.choose_confidence()

@@ -108,7 +108,7 @@ def test_delta_m_with_its_paired_interval(report, tmp_path):
     assert found["Δm, %"] == f"+3.5 [{signed(low)}, {signed(high)}]"
     assert (found["box AP"], found["mean IoU"], found["PQ"]) == ("0.630", "0.918", "0.743")
     assert (found["IoU of nucleus"], found["Dice of nucleus"]) == ("0.880", "0.940")
-    assert (found["latency"], found["training"]) == ("120 ms", "60 min, 2 cores")
+    assert (found["latency"], found["training"]) == ("120 ms", "60 min, 2 CPU cores")
 
 
 def test_summary_is_relative_to_both_twins(report, tmp_path):
