@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import zlib
 
 import numpy as np
 
@@ -36,11 +37,18 @@ class Network:
         return self._mean([(run.get("inference") or {}).get(key) for run in self.runs])
 
     def resampled(self, name: str) -> np.ndarray:
-        """The metric of each bootstrap resample over images, NaN where it has no value."""
+        """The metric of each bootstrap resample, NaN where it has no value.
+
+        Images are drawn anew in each, and so are, of several seeds, as many as there are: the same
+        ones for all metrics.
+        """
         runs = [run["bootstrap"].get(name) for run in self.runs]
         if any(run is None for run in runs) or len(set(map(len, runs))) > 1:
             return np.array([])
-        return np.mean(np.array(runs, "float64"), axis=0)
+        values = np.array(runs, "float64")
+        generator = np.random.default_rng([2026, zlib.crc32(self["name"].encode())])
+        drawn = generator.integers(len(runs), size=values.shape)
+        return np.take_along_axis(values, drawn, axis=0).mean(axis=0)
 
     def interval(self, name: str) -> tuple[float, float] | None:
         return ends(self.resampled(name))
@@ -57,7 +65,8 @@ class Change:
     Attributes:
         value: Float, of means over seeds.
         by_task: Dict, task to its change.
-        interval: Ends of the interval over images, or `None`.
+        interval: Ends of the interval over images and seeds, or `None`.
+        intervals: Dict, task to the interval of its change.
         spread: Least and largest Δm of single seeds, or `None` where all have one seed.
         left_out: Integer, resamples in which a metric has no value.
     """
@@ -65,6 +74,7 @@ class Change:
     value: float
     by_task: dict[str, float]
     interval: tuple[float, float] | None
+    intervals: dict[str, tuple[float, float] | None]
     spread: tuple[float, float] | None
     left_out: int
 
@@ -83,10 +93,17 @@ def read(folder: pathlib.Path) -> dict[tuple[str, str], list[Network]]:
         runs[run["data"], run["split"], run["name"]].append(run)
     found = collections.defaultdict(list)
     for (data, split, name), own in runs.items():
+        own.sort(key=lambda run: run["seed"])
         seeds = [run["seed"] for run in own]
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"{name} on {split!r} of {data} has two files of one seed: {seeds}")
-        found[data, split].append(Network(tuple(sorted(own, key=lambda run: run["seed"]))))
+        for key in ("images", "epochs", "tasks", "parameters", "image_size"):
+            if any(run[key] != own[0][key] for run in own):
+                raise ValueError(
+                    f"seeds of {name} on {split!r} of {data} differ in {key}: "
+                    f"{[run[key] for run in own]}"
+                )
+        found[data, split].append(Network(tuple(own)))
     order = sorted(found, key=lambda key: (rank(key[0], SETS), *key))
     return {key: sorted(found[key], key=place) for key in order}
 
@@ -162,12 +179,14 @@ def change(network: Network, pair: dict[str, Network | None]) -> Change | None:
         for run, *others in itertools.product(network.runs, *(twin.runs for twin in pair.values()))
     ]
     values = [one.value for one in single if one is not None]
+    usable = [one for one in resampled if one is not None]
     return Change(
         value=whole.value,
         by_task=whole.by_task,
-        interval=ends(np.array([one.value for one in resampled if one is not None])),
+        interval=ends(np.array([one.value for one in usable])),
+        intervals={task: ends(np.array([one.by_task[task] for one in usable])) for task in pair},
         spread=(min(values), max(values)) if len(values) > 1 else None,
-        left_out=resampled.count(None),
+        left_out=len(resampled) - len(usable),
     )
 
 
@@ -203,13 +222,17 @@ def latency_ratio(network: Network, pair: dict[str, Network | None]) -> float | 
     return ratio(network.inference("latency_ms"), both["latency_ms"])
 
 
+def called(sharing: str) -> str:
+    return sharing.replace("_", "-")
+
+
 def labels(networks: list[Network]) -> dict[str, str]:
     """Short names: the way to share, tasks beyond the usual two, the trunk where there are two."""
     several = len({network["trunk"] for network in networks}) > 1
     found = {}
     for network in networks:
         more = [task for task in network["tasks"] if task not in TASKS]
-        words = [" + ".join([network["sharing"].replace("_", "-"), *more])]
+        words = [" + ".join([called(network["sharing"]), *more])]
         found[network["name"]] = ", ".join(words + [network["trunk"]] * several)
     count = collections.Counter(found.values())
     return {name: name if count[label] > 1 else label for name, label in found.items()}

@@ -3,7 +3,7 @@
 Command: python zoo/evaluate.py efficientnet_lite0_hard_nuclei
          python zoo/evaluate.py efficientnet_lite0_hard_nuclei --write      (zoo/results, and card)
          python zoo/evaluate.py efficientnet_lite0_hard_kvasir --split test --write
-         python zoo/evaluate.py NAME --run runs/NAME-seed1 --seed 1 --write
+         python zoo/evaluate.py NAME --run runs/NAME-seed1 --write          (another seed)
          python zoo/evaluate.py NAME NAME … --cost --write      (latency and memory alone, again)
 
 A file of zoo/results holds metrics, those of 200 bootstrap resamples over images, what the network
@@ -15,6 +15,7 @@ other, with `--cost`, when it is idle.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from importlib import metadata
 
 import mtl_keras as mtl
 from mtl_keras.training.recipe import load_recipe
+from mtl_keras.training.settings import data_settings, difference
 from mtl_keras.zoo import info, load, measure, registry
 from mtl_keras.zoo.card import Card, plain
 from mtl_keras.zoo.save import sharing_name
@@ -184,6 +186,29 @@ def cost(minutes: float, cores: int, device: str) -> dict:
     return {"cpu_hours": round(minutes * cores / 60, 2), "cores": cores, "device": device}
 
 
+def as_trained(recipe, run: pathlib.Path, model):
+    """The recipe with the seed of a run; all else has to be as the recipe says.
+
+    Args:
+        recipe: `Recipe`.
+        run: Folder of zoo/train.py.
+        model: The model of the run, as it was trained.
+
+    Raises:
+        FileNotFoundError: If the folder does not say how the run was made.
+        ValueError: If it is the run of another recipe, of a trial or of a recipe that was changed.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {str(path)!r}: {str(run)!r} is no folder of a run")
+    made = json.loads(path.read_text("utf-8"))
+    recipe = dataclasses.replace(recipe, seed=made["seed"])
+    wanted = {"recipe": recipe.name, "epochs": recipe.epochs, **data_settings(recipe, model)}
+    if differs := difference(wanted, {key: made.get(key) for key in wanted}):
+        raise ValueError(f"the run in {str(run)!r} is not one of {recipe.name}: {differs}")
+    return recipe
+
+
 def minutes_of(run: pathlib.Path) -> float:
     return round(sum(json.loads((run / "minutes.json").read_text("utf-8"))), 2)
 
@@ -201,7 +226,6 @@ def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", nargs="+", help="recipe file, or the name of one in zoo/recipes")
     parser.add_argument("--run", type=pathlib.Path, help="folder of zoo/train.py, to measure that")
-    parser.add_argument("--seed", type=int, help="the seed of the run; default: the recipe's")
     parser.add_argument("--split", help="default: the recipe's validation split")
     parser.add_argument("--images", type=int, help="only the first so many images")
     parser.add_argument("--image-size", type=int, nargs=2, help="another height and width")
@@ -211,8 +235,6 @@ def main(given: list[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     if arguments.write and (arguments.images or arguments.image_size):
         parser.error("--write is for a whole split and the size that the recipe says")
-    if arguments.seed is not None and arguments.run is None:
-        parser.error("--seed is for a folder of zoo/train.py: give it as --run")
     if arguments.run and len(arguments.recipe) > 1:
         parser.error("--run is of one recipe")
     for name in arguments.recipe:
@@ -235,6 +257,8 @@ def again_cost(recipe, arguments: argparse.Namespace) -> None:
 
 def evaluate(recipe, arguments: argparse.Namespace) -> None:
     model = _model(recipe, arguments)
+    if arguments.run and arguments.write:
+        recipe = as_trained(recipe, arguments.run, model)
     if arguments.image_size:
         model.image_size = tuple(arguments.image_size)
     split = arguments.split or recipe.val_split
@@ -244,12 +268,11 @@ def evaluate(recipe, arguments: argparse.Namespace) -> None:
     print(json.dumps(metrics, indent=2))
     if not arguments.write:
         return
-    seed = recipe.seed if arguments.seed is None else arguments.seed
     command = f"python zoo/evaluate.py {recipe.name}"
     command += f" --split {split}" if split != recipe.val_split else ""
-    about = {"training": {**training(recipe, builder, model), "seed": seed}, "command": command}
+    about = {"training": training(recipe, builder, model), "command": command}
     if arguments.run:
-        about["command"] += f" --run runs/{arguments.run.name} --seed {seed}"
+        about["command"] += f" --run runs/{arguments.run.name}"
         about["training_minutes"] = minutes_of(arguments.run)
         about["cost"] = cost(about["training_minutes"], arguments.cores, arguments.device)
     else:

@@ -8,6 +8,7 @@ import json
 import pathlib
 
 COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#4a5568")
+PICTURE = "training.png"
 METRICS = ("AP", "AP50", "mean_iou", "mae", "accuracy")
 
 
@@ -17,8 +18,16 @@ def read(path: pathlib.Path) -> list[dict]:
     return [line for _, line in sorted({line["epoch"]: line for line in lines}.items())]
 
 
-def draw(path: pathlib.Path, out: pathlib.Path) -> list[dict]:
-    """Draws the picture. Returns what a card says of it."""
+def about(recipe) -> dict:
+    """What a card says of the picture."""
+    caption = "Losses and, on letterboxed pictures of the validation, metrics by epoch"
+    if recipe.optimizer(1000).use_ema:
+        caption += ", of the weights as they were then; the model has an average of the last ones"
+    return {"file": PICTURE, "caption": f"{caption}."}
+
+
+def draw(path: pathlib.Path, out: pathlib.Path) -> None:
+    """Draws the picture."""
     from matplotlib.figure import Figure
 
     lines = read(path)
@@ -52,8 +61,6 @@ def draw(path: pathlib.Path, out: pathlib.Path) -> list[dict]:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     figure.savefig(out, dpi=100)
-    caption = "Losses and, on letterboxed pictures of the validation, metrics by epoch."
-    return [{"file": out.name, "caption": caption}]
 
 
 def _line(axes, lines: list[dict], name: str, colour: str, style: str, label: str) -> None:

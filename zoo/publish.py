@@ -13,6 +13,7 @@ Where a run was not trained on this machine with all its cores, say on what: --c
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 
@@ -39,6 +40,7 @@ def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
     """Publishes the model of a run."""
     builder = recipe.data()
     model = evaluate.of_run(run)
+    recipe = evaluate.as_trained(recipe, run, model)
     reference = evaluate.measured(model, builder, recipe.val_split, choose=True).metrics()
     for dtype in DTYPES:
         write(recipe, model, dtype)
@@ -57,6 +59,7 @@ def renew(recipe) -> dict:
     """Writes card, pictures and results of a published model anew, and leaves its weights."""
     builder = recipe.data()
     card = info(recipe.name)
+    recipe = dataclasses.replace(recipe, seed=card["training"]["seed"])
     model = load(recipe.name)
     measured = evaluate.measured(model, builder, recipe.val_split, choose=True)
     card["config"]["tasks"] = model.get_config()["tasks"]
@@ -98,9 +101,10 @@ def finish(recipe, builder, card: dict, measured, run: pathlib.Path | None) -> d
     folder = registry.find(recipe.name).folder
     pictures = gallery.prediction(model, builder, recipe, folder / "prediction.png")
     if run is None:
-        pictures += [one for one in card.get("pictures", []) if one["file"] == "training.png"]
+        pictures += [history.about(recipe)] * (folder / history.PICTURE).is_file()
     else:
-        pictures += history.draw(run / "history.jsonl", folder / "training.png")
+        history.draw(run / "history.jsonl", folder / history.PICTURE)
+        pictures.append(history.about(recipe))
     command = f"python zoo/evaluate.py {recipe.name}"
     known_before = {k: v for k, v in card.items() if k not in ("config", "files")}
     card = {

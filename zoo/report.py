@@ -3,7 +3,7 @@
 Command: python zoo/report.py          (--check: write nothing, exit with 1 if the page is old)
 
 The files come of `zoo/publish.py` and `zoo/evaluate.py NAME --write`. What is missing among them is
-said in the tables. The page compares networks of several tasks with their twins: networks of one
+said on the page. The page compares networks of several tasks with their twins: networks of one
 task each, of the same trunk, on the same data.
 """
 
@@ -15,10 +15,14 @@ import sys
 import textwrap
 
 from compare import (
+    SHARINGS,
     VAL,
+    Change,
     Network,
+    called,
     change,
     joint,
+    labels,
     labels_by_set,
     latency_ratio,
     ratio,
@@ -43,22 +47,32 @@ TARGETS = {
 LITERATURE = {
     ("kvasir", "test"): (
         "ColonSegNet",
-        {"detection_AP": 0.80, "segmentation_dice_polyp": 0.8206},
+        {"segmentation_dice_polyp": 0.8206},
         "ColonSegNet: Jha et al. 2021, Real-Time Polyp "
         "Detection, Localization and Segmentation in Colonoscopy Using Deep Learning, IEEE Access "
-        "9, 40496–40510. Its AP and Dice are as that paper computes them, which may differ in the "
-        "overlaps that AP averages over and in how Dice is averaged over pictures.",
+        "9, 40496–40510. Its Dice is as that paper computes it, which may differ in how it is "
+        "averaged over pictures. Its average precision, 0.80, is not in the table: the abstract "
+        "does not say at which overlaps of boxes, so that it compares neither with box AP nor with "
+        "AP50.",
     ),
 }
 
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
 # === Writing ===
 def number(value: float | None, form: str = ".3f", unit: str = "") -> str:
-    return "–" if value is None else f"{value:{form}}{unit}".replace("-", "−")
+    """A number with a true minus, which no line break parts from its unit."""
+    if value is None:
+        return "–"
+    return f"{value:{form}}{unit}".replace("-", "−").replace(" ", NO_BREAK)
 
 
 def bounds(interval: tuple[float, float] | None, form: str) -> str:
-    return "" if interval is None else f" [{', '.join(number(end, form) for end in interval)}]"
+    if interval is None:
+        return ""
+    return f" [{f',{NO_BREAK}'.join(number(end, form) for end in interval)}]"
 
 
 def table(rows: list[dict[str, str]], left: tuple[str, ...] = ()) -> str:
@@ -87,7 +101,7 @@ def metric_cells(network: Network, only: str | None) -> dict[str, str]:
         names["Dice by picture"] = f"segmentation_image_dice_{only}"
     names["PQ"] = "instances_PQ"
     cells = {title: number(network.metric(name)) for title, name in names.items()}
-    return {**cells, "distance MAE, pixels": number(network.metric("distance_mae"), ".2f")}
+    return {**cells, "distance MAE": number(network.metric("distance_mae"))}
 
 
 def change_cell(network: Network, pair: dict[str, Network | None]) -> str:
@@ -103,6 +117,12 @@ def change_cell(network: Network, pair: dict[str, Network | None]) -> str:
     return cell
 
 
+def task_cell(found: Change | None, task: str) -> str:
+    if found is None or task not in found.by_task:
+        return "–"
+    return number(found.by_task[task], "+.1f") + bounds(found.intervals[task], "+.1f")
+
+
 def trained(network: Network) -> str:
     if network.minutes() is None:
         return "–"
@@ -113,32 +133,34 @@ def trained(network: Network) -> str:
 DELTA = "Δm, %"
 
 
-def set_table(networks: list[Network]) -> str:
+def set_tables(networks: list[Network]) -> str:
+    """What networks reach and what they cost."""
     names = classes(networks)
     only = names[0] if len(names) == 1 else None
-    rows = []
-    pairs = {}
+    short = labels(joint(networks))
+    reached, costs, pairs = [], [], {}
     for network in networks:
-        row = {"model": f"`{network['name']}`", **metric_cells(network, only)}
+        row = {"model": f"`{network['name']}`"}
         if len(network["tasks"]) > 1:
             pair = twins(network, networks)
             row[DELTA] = change_cell(network, pair)
             pairs[network["trunk"]] = max(pair, pairs.get(network["trunk"], {}), key=len)
-        rows.append(
-            row
-            | {
+        reached.append({**row, **metric_cells(network, only), "seeds": str(len(network.runs))})
+        alone = f"{network['tasks'][0]} alone"
+        costs.append(
+            {
+                "model": short.get(network["name"], alone),
                 "parameters": number(network["parameters"] / 1e6, ".2f", " M"),
                 "latency": number(network.inference("latency_ms"), ".0f", " ms"),
                 "memory": number(network.inference("memory_mb"), ".0f", " MB"),
                 "training": trained(network),
-                "seeds": str(len(network.runs)),
             }
         )
     for trunk, pair in pairs.items():
         both = together(pair)
         if both["parameters"] is not None and len(pair) > 1:
             of = f", {trunk}" if len(pairs) > 1 else ""
-            rows.append(
+            costs.append(
                 {
                     "model": f"both twins in turn{of}",
                     "parameters": number(both["parameters"] / 1e6, ".2f", " M"),
@@ -147,12 +169,18 @@ def set_table(networks: list[Network]) -> str:
                     "training": number(both["minutes"], ".0f", " min"),
                 }
             )
-    return table(rows, left=("model", DELTA, "training"))
+    left = ("model", DELTA, "training")
+    return f"{table(reached, left)}\n\n{table(costs, left)}"
 
 
 def notes(networks: list[Network]) -> list[str]:
     """Where a comparison is not between equals, or something is left out."""
     lines = []
+    there = {network["sharing"] for network in joint(networks)}
+    if missing := [called(sharing) for sharing in SHARINGS if sharing not in there]:
+        lines.append(f"- Not trained on this set: {', '.join(missing)}.")
+    if any(network.metric("distance_mae") is not None for network in networks):
+        lines.append("- Errors of distances are relative to the largest one in each object.")
     for network in joint(networks):
         pair = twins(network, networks)
         for task, twin in pair.items():
@@ -185,14 +213,13 @@ def summary(found: dict) -> str:
         for network in joint(networks) if split == VAL else ():
             pair = twins(network, networks)
             changed = change(network, pair)
-            by_task = changed.by_task if changed else {}
             rows.append(
                 {
                     "data": data,
                     "sharing": short[data][network["name"]],
                     DELTA: change_cell(network, pair),
-                    "box AP, %": number(by_task.get("detection"), "+.1f"),
-                    "mean IoU, %": number(by_task.get("segmentation"), "+.1f"),
+                    "box AP, %": task_cell(changed, "detection"),
+                    "mean IoU, %": task_cell(changed, "segmentation"),
                     "parameters": number(
                         ratio(network["parameters"], together(pair)["parameters"]), ".0%"
                     ),
@@ -202,7 +229,7 @@ def summary(found: dict) -> str:
                     + ")",
                 }
             )
-    return table(rows, left=("data", "sharing", DELTA))
+    return table(rows, left=("data", "sharing", DELTA, "box AP, %", "mean IoU, %"))
 
 
 def best(networks: list[Network], targets: dict[str, float]) -> Network | None:
@@ -275,15 +302,25 @@ def preface(found: dict) -> str:
         "is better. With one metric a task, the other convention, in which less is better, differs "
         "in its sign alone.",
         f"Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the "
-        "validation's images. They are paired: each resample holds the same images for a network "
-        "and its twins. Such an interval says how much rests on the choice of images, not on the "
-        f"seed of a training. Of {len(networks)} networks, {', '.join(said)}. Where there are "
-        'several seeds, metrics are means over seeds, and "seeds" gives the least and the largest '
-        "Δm of single trainings, over all pairings with the twins' seeds. Where there is one, a "
-        "small Δm may be no more than the luck of a seed.",
+        "validation's images, on facades of its photographs, of which an image is a part. They are "
+        "paired: each resample holds the same images for a network and its twins. Of "
+        f"{len(networks)} networks, {', '.join(said)}. Of several seeds, metrics are means, "
+        "resamples draw as many seeds as there are, with replacement, for a network and its twins, "
+        'and "seeds" gives the least and the largest Δm of single trainings, over all pairings. '
+        "Where there is one seed, an interval knows nothing of the luck of a training, which can "
+        "be all of a small Δm.",
+        "The score from which on boxes are shown is the best one on these images, so that PQ, "
+        "which looks at what is shown, is a little too high; so is what the best of several "
+        "networks reaches under *Targets*. Results on `test` owe nothing to a choice.",
         machine(costs),
     ]
     return "\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs)
+
+
+def over(networks: list[Network]) -> str:
+    """What intervals look at."""
+    several = any(len(network.runs) > 1 for network in networks)
+    return "over images and seeds" if several else "over images alone (one seed of each)"
 
 
 def machine(costs: list[dict]) -> str:
@@ -298,9 +335,11 @@ def machine(costs: list[dict]) -> str:
         else ""
     )
     return (
-        "Latency is that of one picture of the network's input size, in a process of its own on a "
-        f"machine with {cores} CPU cores, without an accelerator; memory is what the process takes "
-        f"beyond its imports. The load average of the machine before a measurement {load}.{busy} "
+        "Latency is that of the network alone, from one picture of its input size to raw outputs, "
+        f"in a process of its own on a machine with {cores} CPU cores, without an accelerator; "
+        "memory is what the process takes beyond its imports. Minutes of training are those of a "
+        "clock on the wall, while other trainings may have run on other cores. The load average of "
+        f"the machine before a measurement {load}.{busy} "
         "Both twins in turn take the sum of their latencies and parameters and the larger of their "
         "memories."
     )
@@ -314,18 +353,20 @@ def page(found: dict) -> str:
         preface(found),
     ]
     main = {data: own for (data, split), own in found.items() if split == VAL}
+    networks = list(itertools.chain.from_iterable(main.values()))
     if any(map(joint, main.values())):
         parts += [
             "## Summary",
-            "Changes against twins; parameters and latency relative to both twins in turn.",
+            f"Changes against twins, with intervals {over(networks)}; parameters and latency "
+            "relative to both twins in turn.",
             summary(found),
-            f"![Δm over parameters by set]({PICTURE})",
-            "*Δm with its interval over parameters, relative to both twins, which the star is. "
-            "Points of about the same cost stand side by side.*",
+            f"![Δm over parameters and latency by set]({PICTURE})",
+            f"*Δm against twins, which the star is, with its interval {over(networks)}, over what "
+            "a network costs relative to both twins in turn.*",
         ]
     parts += ["## Targets", targets_table(found)]
     for data, networks in main.items():
-        parts += [f"## {data}", f"{networks[0]['images']} images of `{VAL}`.", set_table(networks)]
+        parts += [f"## {data}", f"{networks[0]['images']} images of `{VAL}`.", set_tables(networks)]
         parts += ["\n".join(lines)] if (lines := notes(networks)) else []
     for (data, split), networks in found.items():
         if split != VAL:

@@ -1,68 +1,85 @@
-"""The picture of `zoo/report.py`: what sharing gains over what it costs, a panel a set."""
+"""The picture of `zoo/report.py`: what sharing gains over what it costs, a row a set."""
 
 import pathlib
 
-from compare import TASKS, VAL, Network, change, joint, labels_by_set, ratio, together, twins
+from compare import (
+    TASKS,
+    VAL,
+    Change,
+    Network,
+    change,
+    joint,
+    labels_by_set,
+    latency_ratio,
+    ratio,
+    together,
+    twins,
+)
 
 STYLES = {"hard": ("#2b6cb0", "o"), "cross_stitch": ("#dd6b20", "s"), "soft": ("#2f855a", "^")}
 GREY = "#4a5568"
 OTHER = (GREY, "D")
 
 
+COSTS = ("parameters", "latency")
+
+
 def draw(found: dict, out: pathlib.Path) -> None:
-    """Draws Δm over parameters relative to twins, a panel a set."""
+    """Draws Δm over what networks cost relative to twins: a row a set, a column a cost."""
     from matplotlib.figure import Figure
 
     main = {d: own for (d, split), own in found.items() if split == VAL and joint(own)}
+    changed = {data: changes(own) for data, own in main.items()}
+    main = {data: own for data, own in main.items() if changed[data]}
     if not main:
         return
     short = labels_by_set(found)
-    columns = min(2, len(main))
-    rows = -(-len(main) // columns)
-    figure = Figure(figsize=(8, 3 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in panels[len(main) :]:
-        axes.set_axis_off()
-    for axes, (data, networks) in zip(panels, main.items(), strict=False):
-        panel(axes, data, networks, short[data])
+    figure = Figure(figsize=(8, 2.3 * len(main)), layout="constrained")
+    panels = figure.subplots(len(main), len(COSTS), squeeze=False, sharex=True, sharey=True)
+    for (first, *others), data in zip(panels, main, strict=True):
+        first.set_title(data, fontsize=11, loc="left")
+        first.set_ylabel("Δm, %", fontsize=9)
+        for axes, cost in zip((first, *others), COSTS, strict=True):
+            panel(axes, changed[data], cost, short[data])
+    for axes, cost in zip(panels[-1], COSTS, strict=True):
+        axes.set_xlabel(f"{cost}, % of both twins in turn", fontsize=9)
     figure.savefig(out, dpi=150, metadata={"Software": None})
 
 
-def panel(axes, data: str, networks: list[Network], short: dict[str, str]) -> None:
-    points = []
+def changes(networks: list[Network]) -> list[tuple[Network, Change, dict[str, float | None]]]:
+    """The networks that have twins, with Δm and costs relative to those."""
+    found = []
     for network in joint(networks):
         pair = twins(network, networks)
-        changed = change(network, pair)
-        if changed is not None:
-            x = 100 * ratio(network["parameters"], together(pair)["parameters"])
-            points.append((x, changed, network))
-    axes.set_title(data, fontsize=11, loc="left")
+        if (changed := change(network, pair)) is not None:
+            costs = {
+                "parameters": ratio(network["parameters"], together(pair)["parameters"]),
+                "latency": latency_ratio(network, pair),
+            }
+            found.append((network, changed, costs))
+    return found
+
+
+def panel(axes, networks: list[tuple], cost: str, short: dict[str, str]) -> None:
     axes.axhline(0, color="#718096", linewidth=1)
     axes.plot([100], [0], "*", color="#718096", markersize=10)
     axes.annotate(
-        "twins",
-        (1, 0),
-        (0, -12),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        fontsize=9,
-        color=GREY,
+        "twins", (100, 0), (8, -12), textcoords="offset points", fontsize=9, color=GREY, zorder=5
     )
+    points = [
+        (100 * costs[cost], changed, network)
+        for network, changed, costs in networks
+        if costs[cost] is not None
+    ]
     # Points of about the same cost stand side by side, so that their intervals can be told apart.
     for group in close(points):
         for place, (x, changed, network) in enumerate(group):
             shift = place - (len(group) - 1) / 2
             side = "right" if shift < 0 else "left"
-            point(axes, x + 4 * shift, changed, network, short[network["name"]], side)
-    if not points:
-        axes.text(0.05, 0.9, "no twins yet", transform=axes.transAxes, fontsize=9, color=GREY)
-        axes.set_ylim(-1, 1)
-    axes.set_xlabel("parameters, % of both twins", fontsize=9)
-    axes.set_ylabel("Δm against twins, %", fontsize=9)
+            point(axes, x + 6 * shift, changed, network, short[network["name"]], side)
     axes.tick_params(labelsize=9)
-    axes.set_xlim(10, max([135, *(x + 35 for x, _, _ in points)]))
-    axes.margins(y=0.15)
+    axes.set_xlim(20, 140)
+    axes.margins(y=0.1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 
@@ -87,7 +104,7 @@ def point(axes, x: float, changed, network: Network, label: str, side: str) -> N
     axes.annotate(
         label,
         (x, changed.value),
-        (-8 if side == "right" else 8, 0),
+        (-8 if side == "right" else 8, 7),
         textcoords="offset points",
         ha=side,
         va="center",

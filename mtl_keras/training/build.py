@@ -9,7 +9,8 @@ from mtl_keras import trunks
 from mtl_keras.sharing.embedding import head_of
 from mtl_keras.sharing.parts import mark
 from mtl_keras.tasks import Task, instance_tasks
-from mtl_keras.training.model import MultiTaskModel, auxiliary
+from mtl_keras.training.losses import auxiliary
+from mtl_keras.training.model import MultiTaskModel
 
 
 def build(

@@ -1,6 +1,5 @@
 """The model: a functional `keras.Model` with several tasks."""
 
-import functools
 import math
 import warnings
 from typing import Any
@@ -11,11 +10,12 @@ from keras import ops
 from mtl_keras import balancing as balancings
 from mtl_keras.training import host
 from mtl_keras.training.inference import predict_images
+from mtl_keras.training.losses import TaskLosses, known_targets, weight_of
 from mtl_keras.training.step import BackendStep
 
 
 @keras.saving.register_keras_serializable(package="mtl_keras")
-class MultiTaskModel(BackendStep, keras.Model):
+class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
     """A functional Keras model whose outputs, targets, losses and metrics are dicts by task.
 
     `mtl_keras.build` makes it. `fit`, `evaluate`, `save` and the rest are Keras' own; datasets
@@ -227,90 +227,12 @@ class MultiTaskModel(BackendStep, keras.Model):
             )
         return total
 
-    def labelled_images(self, images: Any, targets: dict, sample_weight: Any = None) -> dict:
-        """Counts the images that have a label, of all devices.
-
-        Args:
-            images: Images of the batch.
-            targets: Dict, task name to targets.
-            sample_weight: See `compute_loss`.
-
-        Returns:
-            Dict, task name to a float32 scalar.
-        """
-        batch = ops.cast(ops.shape(keras.tree.flatten(images)[0])[0], "float32")
-        counts = {}
-        for task in self.tasks:
-            weight = _of_task(sample_weight, task.name)
-            count = batch if weight is None else ops.sum(_labelled(weight))
-            counts[task.name] = ops.cast(task.name in targets, "float32") * count
-        total = ops.unstack(host.sum_over_replicas(ops.stack(list(counts.values()))))
-        return dict(zip(counts, total, strict=True))
-
-    def present(self, targets: dict, sample_weight: Any = None) -> dict:
-        """Says which tasks have a label in the batch, on any device.
-
-        Args:
-            targets: Dict, task name to targets.
-            sample_weight: See `compute_loss`.
-
-        Returns:
-            Dict, task name to a boolean: of Python where it is the same for all batches, else a
-            tensor.
-        """
-        found: dict[str, Any] = {}
-        for task in self.tasks:
-            weight = _of_task(sample_weight, task.name)
-            found[task.name] = task.name in targets
-            if found[task.name] and weight is not None:
-                found[task.name] = host.sum_over_replicas(ops.sum(_labelled(weight))) > 0.0
-        return found
-
-    def task_losses(self, targets: dict, outputs: dict, sample_weight: Any = None) -> dict:
-        """Computes the loss of each task that has targets.
-
-        Args:
-            targets: Dict, task name to targets.
-            outputs: Dict, task name to raw outputs.
-            sample_weight: See `compute_loss`.
-
-        Returns:
-            Dict, task name to a float32 scalar.
-        """
-        unknown = sorted(set(targets) - {task.name for task in self.tasks})
-        if unknown:
-            raise ValueError(
-                f"targets hold unknown tasks {unknown}; the tasks are "
-                f"{[task.name for task in self.tasks]}"
-            )
-        losses = {}
-        for task in self.tasks:
-            if task.name in targets:
-                weight = _of_task(sample_weight, task.name)
-                known, loss_of = _known(targets[task.name], weight), task.loss
-                if weight is not None:
-                    loss_of = functools.partial(task.partial_loss, labelled=_labelled(weight))
-                loss = loss_of(known, outputs[task.name])
-                if auxiliary(task.name) in outputs:
-                    loss = loss + self.sharing.auxiliary_weight * loss_of(
-                        known, outputs[auxiliary(task.name)]
-                    )
-                labelled = ops.ones_like(loss)
-                if weight is not None:
-                    labelled = _labelled(weight)
-                    weighted = loss * ops.reshape(ops.cast(weight, "float32"), (-1,))
-                    loss = ops.where(labelled > 0.0, weighted, 0.0)
-                # The mean over devices of what each of them has is the loss of the batch.
-                count = host.sum_over_replicas(ops.sum(labelled)) / host.replicas()
-                losses[task.name] = ops.sum(loss) / ops.where(count > 0.0, count, 1.0)
-        return losses
-
     def _measure(self, targets: dict, outputs: dict, sample_weight: Any) -> None:
         for task in self.tasks:
             if task.name not in targets:
                 continue
-            weight = _of_task(sample_weight, task.name)
-            known = _known(targets[task.name], weight)
+            weight = weight_of(sample_weight, task.name)
+            known = known_targets(targets[task.name], weight)
             for metric in self._task_metrics[task.name]:
                 metric.update_state(known, outputs[task.name], weight)
             if task.name in self._evaluators:
@@ -527,36 +449,6 @@ class _EndOfEpoch(keras.callbacks.Callback):
         self.model.balancing.on_epoch_end()
 
 
-def auxiliary(name: str) -> str:
-    """The key of a task's auxiliary outputs among the outputs of a model."""
-    return f"{name}_auxiliary"
-
-
 def heads_of(name: str) -> tuple[str, str]:
     """The names of the layers that are heads of a task: its head and, in some, an initial one."""
     return f"{name}_head", f"{name}_initial_head"
-
-
-def _labelled(weight: Any) -> Any:
-    """1 for images with a weight, also one that is not a number, 0 for others."""
-    return ops.cast(ops.not_equal(ops.reshape(weight, (-1,)), 0), "float32")
-
-
-def _known(targets: dict, weight: Any) -> dict:
-    """Targets, with zeros for images of weight 0: whatever stands there, even NaN, has no say."""
-    if weight is None:
-        return targets
-    labelled = _labelled(weight) > 0.0
-
-    def known(target: Any) -> Any:
-        target = ops.convert_to_tensor(target)
-        here = ops.reshape(labelled, (-1,) + (1,) * (len(target.shape) - 1))
-        return ops.where(here, target, ops.zeros_like(target))
-
-    return keras.tree.map_structure(known, targets)
-
-
-def _of_task(sample_weight: Any, name: str) -> Any:
-    weight = sample_weight.get(name) if isinstance(sample_weight, dict) else sample_weight
-    # Keras repeats weights that come with arrays for every array of the targets.
-    return keras.tree.flatten(weight)[0] if isinstance(weight, dict) else weight

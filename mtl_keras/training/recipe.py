@@ -34,7 +34,7 @@ class Recipe:
         batch_size: Integer, images a step.
         train_split: String.
         val_split: String, used to look on, not to choose weights.
-        val_every: Integer, epochs between two evaluations.
+        val_every: Integer, epochs between two evaluations; the last epoch has one too.
         about: Dict for the card: `description`, and `data` with name, licence and citation.
         seed: Integer, for weights, order and augmentation.
     """
@@ -151,8 +151,8 @@ def train(
         The trained `MultiTaskModel`.
 
     Raises:
-        ValueError: If arrays are needed and not given, or were prepared with other settings, or
-            `out` holds a training with other settings.
+        ValueError: If arrays are needed and not given, or were prepared with other settings, if
+            `out` holds a training with other settings, or `epochs` is not positive.
         FileNotFoundError: If there are no arrays.
     """
     from mtl_keras.training import devices as places
@@ -161,6 +161,8 @@ def train(
     from mtl_keras.training.settings import run_settings
 
     started = time.time()
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"`epochs` must be a positive integer or None. Received: {epochs!r}")
     if arrays is None and keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"with the backend {keras.backend.backend()!r}, `arrays` must be a folder of prepared "
@@ -168,7 +170,7 @@ def train(
         )
     run = Run(out, started)
     source = sources.Pipeline(recipe) if arrays is None else sources.Prepared(recipe, arrays)
-    epochs = epochs or recipe.epochs
+    epochs = recipe.epochs if epochs is None else epochs
     where = places.strategy(devices)
     keras.utils.set_random_seed(recipe.seed)  # After data, whose preparation draws numbers too.
     with places.scope(where):
@@ -181,6 +183,7 @@ def train(
             print(f"{run.model_file} is trained to the end already")
             return keras.saving.load_model(run.model_file)
         done = run.restore(model)
+    looks = [e for e in range(1, epochs + 1) if not e % recipe.val_every or e == epochs]
     batches, val = (
         places.for_devices(one, where, count, recipe.batch_size)
         for one, count in zip(both, images, strict=True)
@@ -191,7 +194,7 @@ def train(
         epochs=epochs,
         shuffle=False,  # Batches have the order of their epoch; Keras would draw another.
         validation_data=val,
-        validation_freq=[e for e in range(1, epochs + 1) if e % recipe.val_every == 0],
+        validation_freq=looks,
         callbacks=[source.callback, run.callback()],
     )
     run.finish(model)

@@ -15,14 +15,19 @@ class Measured:
         evaluators: List of pairs of an evaluator, whose `result` takes `repeats`, and the numbers
             of the images that were added to it.
         images: Integer, number of images that were looked at.
+        scenes: Optional list, what each image shows a part of, where several are of one
+            photograph; each is a scene of its own by default.
 
     Attributes:
         images: Integer, number of images that were looked at.
     """
 
-    def __init__(self, evaluators: list[tuple[Any, list[int]]], images: int):
+    def __init__(
+        self, evaluators: list[tuple[Any, list[int]]], images: int, scenes: list | None = None
+    ):
         self._evaluators = evaluators
         self.images = images
+        self._scenes = list(range(images)) if scenes is None else scenes
 
     def metrics(self, repeats: Any = None) -> dict[str, float]:
         """Returns the metrics.
@@ -63,8 +68,9 @@ class Measured:
     def bootstrap(self, count: int = RESAMPLES) -> dict[str, np.ndarray]:
         """Returns the metrics of bootstrap resamples over images.
 
-        Resamples follow from the number of images alone: of two models that are measured on one
-        split, resample i holds the same images, so that differences can be taken pair by pair.
+        Images of one scene, as tiles of one photograph, are drawn together. Resamples follow from
+        the images alone: of two models that are measured on one split, resample i holds the same
+        images, so that differences can be taken pair by pair.
 
         Args:
             count: Integer, number of resamples.
@@ -75,7 +81,9 @@ class Measured:
         Reference:
             Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 6
         """
-        every = [self.metrics(repeats) for repeats in resamples(self.images, count)]
+        known, scene_of = np.unique(self._scenes, return_inverse=True)
+        drawn = resamples(len(known), count)[:, scene_of]
+        every = [self.metrics(repeats) for repeats in drawn]
         return {name: np.array([logs[name] for logs in every]) for name in self.metrics()}
 
 
@@ -203,7 +211,7 @@ def measure_images(
     assert spread.min() <= measured.metrics()["segmentation_mean_iou"] <= spread.max()
     ```
     """
-    from mtl_keras.data import examples
+    from mtl_keras.data import examples, sets
     from mtl_keras.metrics import InstanceEvaluator
     from mtl_keras.tasks import instance_tasks
     from mtl_keras.training.inference import predict_function, present
@@ -225,6 +233,7 @@ def measure_images(
         evaluators["instances"] = (InstanceEvaluator(together[0]), [])
     count = builder.info.splits[split].num_examples
     count = count if images is None else min(images, count)
+    names: list[str] = []
     bar = keras.utils.Progbar(count, verbose=1 if verbose else 0, unit_name="image")
     for number, labels in enumerate(examples(builder, split).take(count).as_numpy_iterator()):
         found = {
@@ -239,6 +248,7 @@ def measure_images(
             if known is not None:
                 evaluator.add_image(found[name], known)
                 added.append(number)
+        names.append(labels["filename"].decode("utf-8"))
         bar.add(1)
     for task in model.tasks:
         if not evaluators[task.name][1]:
@@ -247,7 +257,9 @@ def measure_images(
                 f"no image of split {split!r} has the labels that task {task.name!r} is measured "
                 f"by.{column if 'label' in task.needs else ''}"
             )
-    return Measured([pair for pair in evaluators.values() if pair[1]], count)
+    scene = sets.scene_of(builder)
+    scenes = None if scene is None else [scene(name) for name in names]
+    return Measured([pair for pair in evaluators.values() if pair[1]], count, scenes)
 
 
 def _known(needs: tuple[str, ...], labels: dict, column: str) -> dict | None:

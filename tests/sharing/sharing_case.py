@@ -6,7 +6,7 @@ import tensorflow as tf
 import toy
 
 import mtl_keras as mtl
-from mtl_keras.training.model import auxiliary
+from mtl_keras.training.losses import auxiliary
 
 
 def run_sharing_test(sharing, folder):

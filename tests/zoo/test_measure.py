@@ -4,7 +4,7 @@ import toy
 from PIL import Image
 
 import mtl_keras as mtl
-from mtl_keras.zoo.measure import measure, measure_images, resamples
+from mtl_keras.zoo.measure import Measured, measure, measure_images, resamples
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,15 @@ def test_resamples_are_those_of_an_honest_bootstrap(digits, everything):
         for name, value in measured.metrics(repeats).items():
             np.testing.assert_equal(spread[name][i], value)
     assert len(set(spread["segmentation_mean_iou"])) > 1
+
+
+def test_images_of_one_scene_are_drawn_together(digits, everything):
+    evaluators = measure_images(everything, digits, "val", verbose=False)._evaluators
+    spread = Measured(evaluators, 5, ["b", "a", "b", "c", "a"]).bootstrap(6)
+    whole = Measured(evaluators, 5)
+    for i, (a, b, c) in enumerate(resamples(3, 6)):
+        for name, value in whole.metrics([b, a, b, c, a]).items():
+            np.testing.assert_equal(spread[name][i], value)
 
 
 def test_resamples_hold_what_chance_gives():

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mtl_keras.data import importing
 from mtl_keras.data.sets.leaks import leaks
 from mtl_keras.data.sets.named_set import NamedSet, read
 
-__all__ = ["get", "info", "leaks", "load", "names"]
+__all__ = ["get", "info", "leaks", "load", "names", "scene_of"]
 
 _SETS = (
     "digits",
@@ -136,3 +137,16 @@ def get(name: str) -> NamedSet:
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"there is no set {name!r}{hint} The sets are {names()}")
     return import_module(f"{__name__}.{name}").SET
+
+
+def scene_of(builder: Any) -> Callable[[str], str] | None:
+    """The function from the path of an image to the scene that it shows.
+
+    Args:
+        builder: A prepared builder.
+
+    Returns:
+        A function, or `None` where no two images show one scene.
+    """
+    scene = get(builder.info.name).scene if builder.info.name in names() else None
+    return None if scene is None else lambda path: scene(PurePosixPath(path).name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -34,8 +33,7 @@ def leaks(builder: Any, scene: Callable[[str], str] | None = None) -> list[str]:
     from mtl_keras.data import sets
     from mtl_keras.data.pipeline import _decode, _read
 
-    if scene is None and builder.info.name in sets.names():
-        scene = sets.get(builder.info.name).scene
+    scene = scene or sets.scene_of(builder)
     by_pixels: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     by_scene: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for split, about in builder.info.splits.items():
@@ -48,7 +46,7 @@ def leaks(builder: Any, scene: Callable[[str], str] | None = None) -> list[str]:
             digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
             by_pixels[digest][split].append(name)
             if scene is not None:
-                by_scene[scene(PurePosixPath(name).name)][split].append(name)
+                by_scene[scene(name)][split].append(name)
     found = [_sentence("the same image", where) for where in by_pixels.values() if len(where) > 1]
     for key, where in by_scene.items():
         if len(where) > 1:

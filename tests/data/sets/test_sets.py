@@ -141,6 +141,17 @@ def test_photographs_and_their_tiles():
     assert facades.photograph("street.jpg") == "street"
 
 
+def test_tiles_of_a_photograph_show_one_scene():
+    class Tiles:
+        info = type("Info", (), {"name": "facades"})
+
+    scene = mtl.data.sets.scene_of(Tiles)
+    tiles = [f"images/IMG_0718_scaled_{end}.jpg" for end in ("1_81608d", "2_0a1b2c")]
+    assert {scene(tile) for tile in tiles} == {"IMG_0718"}
+    Tiles.info.name = "a set of one's own"
+    assert mtl.data.sets.scene_of(Tiles) is None
+
+
 def test_leaks_finds_a_photograph_and_an_image_in_two_splits(coco_set, tmp_path):
     clean = mtl.data.load("facades", tmp_path / "prepared", manual_dir=coco_set)
     assert mtl.data.leaks(clean) == []
