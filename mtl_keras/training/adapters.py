@@ -65,7 +65,7 @@ def add_task(model: MultiTaskModel, task: Task) -> MultiTaskModel:
             f"`task` must have a name that the model's tasks {names} do not have. "
             f"Received: {task.name!r}"
         )
-    config = model.get_config()
+    config = model.architecture()
     config["tasks"] = [*config["tasks"], keras.saving.serialize_keras_object(task)]
     larger = MultiTaskModel.from_config(config)
     layers = {layer.name: layer for layer in larger.layers}
@@ -269,7 +269,7 @@ def merge(model: MultiTaskModel, task: str) -> MultiTaskModel:
     ```
     """
     _check_task(model, task)
-    config = model.get_config()
+    config = model.architecture()
     config["tasks"] = [
         described
         for one, described in zip(model.tasks, config["tasks"], strict=True)

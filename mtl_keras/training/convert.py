@@ -239,7 +239,7 @@ def started_anew(target: MultiTaskModel, copied: set[str]) -> list[str]:
 
 
 def _config(sources: list[MultiTaskModel], sharing: Any) -> dict:
-    config = sources[0].get_config()
+    config = sources[0].architecture()
     config["sharing"] = keras.saving.serialize_keras_object(sharing)
     for source in sources[1:]:
         one, other = sources[0].trunk, source.trunk
@@ -253,5 +253,5 @@ def _config(sources: list[MultiTaskModel], sharing: Any) -> dict:
             raise ValueError(
                 f"the models must have the same trunk. Received: {one.name!r} and {other.name!r}"
             )
-        config["tasks"] = [*config["tasks"], *source.get_config()["tasks"]]
+        config["tasks"] = [*config["tasks"], *source.architecture()["tasks"]]
     return config

@@ -52,7 +52,7 @@ def with_classes(
     assert [task.num_classes for task in model.tasks] == [2, 3]
     ```
     """
-    config = model.get_config()
+    config = model.architecture()
     heads = []
     for task, described in zip(model.tasks, config["tasks"], strict=True):
         if isinstance(task, Detection):

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from mtl_keras import balancing as balancings
-from mtl_keras.training import host
+from mtl_keras.training import freezing, host
 from mtl_keras.training.inference import predict_images
 from mtl_keras.training.losses import TaskLosses, known_targets, weight_of
 from mtl_keras.training.step import BackendStep
@@ -406,7 +406,16 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
                 variable.assign(value)
 
     def get_config(self) -> dict:
-        """Returns what `mtl_keras.build` needs to build an equal model."""
+        """Returns the `architecture`, and which layers do not learn, if some do not."""
+        frozen = freezing.frozen(self)
+        return {**self.architecture(), **({"frozen": frozen} if frozen else {})}
+
+    def architecture(self) -> dict:
+        """Returns what `mtl_keras.build` needs to build a model of the same layers.
+
+        Returns:
+            Dict of `name`, `trunk`, `tasks`, `sharing`, `image_size` and `policy`, ready for JSON.
+        """
         serialize = keras.saving.serialize_keras_object
         trunk = serialize(self.trunk)
         # A model that is loaded brings its own weights: those it began with are not read again.
@@ -422,7 +431,7 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "MultiTaskModel":
-        """Builds the model that `get_config` described."""
+        """Builds the model that `get_config` or `architecture` described."""
         from mtl_keras.training.build import build
 
         def deserialize(part):
@@ -431,7 +440,7 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(config["policy"])
         try:
-            return build(
+            model = build(
                 deserialize(config["trunk"]),
                 [deserialize(task) for task in config["tasks"]],
                 deserialize(config["sharing"]),
@@ -440,6 +449,9 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
             )
         finally:
             keras.config.set_dtype_policy(policy)
+        if "frozen" in config:
+            freezing.freeze(model, config["frozen"])
+        return model
 
 
 class _EndOfEpoch(keras.callbacks.Callback):

@@ -56,6 +56,28 @@ def with_tasks(model: MultiTaskModel, tasks: Sequence[str | Task]) -> MultiTaskM
     assert [task.name for task in model.tasks] == ["detection", "distance"]
     ```
     """
+    target, random = retask(model, tasks)
+    if random:
+        warnings.warn(
+            f"besides the heads of new tasks, these have random weights: {', '.join(random)}",
+            stacklevel=2,
+        )
+    return target
+
+
+def retask(
+    model: MultiTaskModel, tasks: Sequence[str | Task], check: bool = True
+) -> tuple[MultiTaskModel, list[str]]:
+    """Does what `with_tasks` does, and says what is random instead of warning of it.
+
+    Args:
+        model: See `with_tasks`.
+        tasks: See `with_tasks`.
+        check: Whether tasks that stay must predict what they did.
+
+    Returns:
+        The model, and the paths of the layers that have random weights besides heads.
+    """
     own = {task.name: task for task in model.tasks}
     given = _checked(tasks, model)
     names = [task if isinstance(task, str) else task.name for task in given]
@@ -69,8 +91,7 @@ def with_tasks(model: MultiTaskModel, tasks: Sequence[str | Task]) -> MultiTaskM
     if isinstance(target.sharing, Adapters):
         for name in set(names) - set(own):
             reset(target, name)
-    changed = _changed(model, target, kept)
-    if changed:
+    if check and (changed := _changed(model, target, kept)):
         raise ValueError(
             f"`tasks` must be all of {list(own)}, in this order: by the sharing "
             f"{type(model.sharing).__name__} of {model.name!r}, what {changed} predict follows "
@@ -78,13 +99,7 @@ def with_tasks(model: MultiTaskModel, tasks: Sequence[str | Task]) -> MultiTaskM
             "apart, convert the whole model first, which changes what they predict: "
             f'`mtl_keras.convert(model, "separate")`. Received: tasks={names}'
         )
-    if anew:
-        warnings.warn(
-            "besides the heads of new tasks, these have random weights: "
-            f"{', '.join(dict.fromkeys(map(_layer, anew)))}",
-            stacklevel=2,
-        )
-    return target
+    return target, list(dict.fromkeys(map(_layer, anew)))
 
 
 def _checked(tasks: Any, model: MultiTaskModel) -> list[str | Task]:
@@ -109,7 +124,7 @@ def _checked(tasks: Any, model: MultiTaskModel) -> list[str | Task]:
 
 
 def _build(model: MultiTaskModel, tasks: list[Task], names: list[str]) -> MultiTaskModel:
-    config = model.get_config()
+    config = model.architecture()
     config["tasks"] = [keras.saving.serialize_keras_object(task) for task in tasks]
     sharing = model.sharing
     if len(tasks) < sharing.fewest_tasks:

@@ -51,8 +51,8 @@ CARD: dict[str, Any] = {
     "schema": _is(int, f"{SCHEMA}, the schema that this version reads", lambda v: v == SCHEMA),
     "name": _is(
         str,
-        "a name of letters, digits and _",
-        lambda v: bool(v) and v.replace("-", "_").isidentifier(),
+        "the name of a folder that begins with a letter or a digit, without wildcards",
+        lambda v: v[:1].isalnum() and not set(v) & set("/\\:*?[]"),
     ),
     "description*": _TEXT,
     "recipe*": _TEXT,

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import warnings
 from typing import Any
 
 from mtl_keras.nearest import did_you_mean
@@ -43,15 +44,15 @@ def load(
             for segmentation). These tasks get new heads; trunk, neck and the other heads keep
             their pretrained weights.
         tasks: Optional list of what the network shall do, in order: names of tasks that the model
-            has, which predict what they did, and `mtl_keras.tasks.Task` that are new, or take the
-            place of one of their name. By default all that the model has. See
-            `mtl_keras.training.with_tasks`.
+            has, which predict what they did if they have their weights, and
+            `mtl_keras.tasks.Task` that are new, or take the place of one of their name. By default
+            all that the model has. See `mtl_keras.training.with_tasks`.
         weights: Whether the model has its pretrained weights. If not, all of it is random, and the
             file of its weights is not needed.
         image_size: Optional `(height, width)` in pixels, multiples of 32, to letterbox images to,
             in place of the size that the card gives.
-        trainable: `"all"`, or `"heads"` to freeze everything else, BatchNorm's statistics too.
-            A model that is saved with `model.save` and loaded again is not frozen.
+        trainable: `"all"`, or `"heads"` to freeze everything else that has pretrained weights,
+            BatchNorm's statistics too. It is saved with the model.
         dtype: Optional `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`: what the network
             computes in, by default what the card says. Variables are float32 in each of them.
 
@@ -85,9 +86,16 @@ def load(
     _check("trainable", trainable, ("all", "heads"))
     if dtype is not None:
         _check("dtype", dtype, DTYPES)
+    if image_size is not None and not isinstance(image_size, (tuple, list)):
+        raise ValueError(
+            "`image_size` must be (height, width), multiples of 32. "
+            f"Received: image_size={image_size!r}"
+        )
     found = find(name, (CARD, WEIGHTS) if weights else (CARD,))
 
-    from mtl_keras.training import with_tasks
+    from mtl_keras.training.freezing import freeze_all_but
+    from mtl_keras.training.model import heads_of
+    from mtl_keras.training.retask import retask
 
     own = {task["config"]["name"]: task["config"] for task in found.card["config"]["tasks"]}
     counts = _checked_counts(num_classes, own, tasks, found)
@@ -99,33 +107,41 @@ def load(
     for task in config["tasks"]:
         if task["config"]["name"] in counts:
             task["config"].update(num_classes=counts[task["config"]["name"]], class_names=None)
+            # That was the best one for the classes of the old head.
+            task["config"].pop("confidence", None)
     model = _build(config, found, set(counts), weights)
+    random: list[str] = []
     if tasks is not None:
-        model = with_tasks(model, tasks)
+        model, random = retask(model, tasks, check=weights)
+    if random and weights:
+        warnings.warn(
+            f"besides heads, these have random weights: {', '.join(random)}", stacklevel=2
+        )
     if trainable == "heads":
-        _freeze(model)
+        heads = [head for task in model.tasks for head in heads_of(task.name)]
+        freeze_all_but(model, [*heads, *random])
     return model
 
 
 def _build(config: dict, found: Found, new: set[str], weights: bool) -> Any:
     """Builds what the config describes, with pretrained weights but for the heads of new tasks."""
+    from mtl_keras import __version__
     from mtl_keras.training import MultiTaskModel
     from mtl_keras.training.model import heads_of
     from mtl_keras.zoo.weights import load_weights
 
     path = found.checked(WEIGHTS) if weights else None
-    model = MultiTaskModel.from_config(config)
+    try:
+        model = MultiTaskModel.from_config(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"the card of {str(found.name)!r} describes a network that can't be built here. It was "
+            f"written by mtl-keras {found.card['versions'].get('mtl-keras', '(unknown)')}, this is "
+            f"{__version__}; classes of your own have to be imported first. {error}"
+        ) from error
     if path is not None:
         load_weights(model, path, skip=tuple(head for task in new for head in heads_of(task)))
     return model
-
-
-def _freeze(model: Any) -> None:
-    from mtl_keras.training.model import heads_of
-
-    heads = {head for task in model.tasks for head in heads_of(task.name)}
-    for layer in model.layers:
-        layer.trainable = layer.name in heads
 
 
 def _checked_counts(given: Any, own: dict[str, dict], tasks: Any, found: Found) -> dict[str, int]:

@@ -11,11 +11,14 @@ from typing import Any
 from mtl_keras.nearest import did_you_mean
 from mtl_keras.zoo import sources
 from mtl_keras.zoo.card import Card
+from mtl_keras.zoo.card_schema import CARD as FIELDS
+from mtl_keras.zoo.card_schema import SCHEMA, check_fields
 from mtl_keras.zoo.save import CARD, KEYS, WEIGHTS, describe_file
 
 PUBLISHED = pathlib.Path(__file__).parent / "published"
 # In a checkout, the data package of larger models lies beside the code and is not installed.
-CHECKOUT = pathlib.Path(__file__).parents[2] / "zoo" / "package" / "mtl_keras_zoo"
+PACKAGE = "mtl_keras_zoo"
+CHECKOUT = pathlib.Path(__file__).parents[2] / "zoo" / "package" / PACKAGE
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -140,7 +143,7 @@ def find(name: str | os.PathLike, files: tuple[str, ...] = (CARD, WEIGHTS)) -> F
         ValueError: See `info`.
         FileNotFoundError: See `info`.
     """
-    if not isinstance(name, (str, os.PathLike)):
+    if not isinstance(name, (str, os.PathLike)) or name == "":
         raise ValueError(
             "`name` must be a name of a model, a folder or an address of a hub. "
             f"Received: name={name!r}"
@@ -156,10 +159,15 @@ def find(name: str | os.PathLike, files: tuple[str, ...] = (CARD, WEIGHTS)) -> F
 
 def _as_folder(name: str | os.PathLike) -> pathlib.Path | None:
     """The folder that a path names; a name without a separator may be that of a folder here."""
-    path = pathlib.Path(name)
+    path = pathlib.Path(name).expanduser()
     is_path = isinstance(name, os.PathLike) or any(s in name for s in (os.sep, os.altsep) if s)
     if not is_path and (not path.is_dir() or name in _folders()):
         return None
+    if path.is_file():
+        raise ValueError(
+            f"{str(path)!r} is a file. Give the folder of a model; a .keras file is loaded by "
+            "`mtl_keras.load_model`"
+        )
     if not (path / CARD).is_file():
         what = f"is a folder without a {CARD}" if path.is_dir() else "is no folder"
         raise FileNotFoundError(f"there is no model in {str(path)!r}, which {what}")
@@ -174,9 +182,9 @@ def _by_name(name: str) -> pathlib.Path:
             f"the pattern {name!r} must match one published model, but matches {sorted(names)}"
         )
     if not names:
+        more = "" if _has_package() else " More models are in the package mtl-keras-zoo."
         raise ValueError(
-            f"there is no published model {name!r}. "
-            f"{did_you_mean(name.strip('*?'), sorted(folders))}"
+            f"there is no published model {name!r}. {did_you_mean(name, sorted(folders))}{more}"
         )
     return folders[names[0]]
 
@@ -199,7 +207,7 @@ def _folders() -> dict[str, pathlib.Path]:
 
 def _roots() -> list[pathlib.Path]:
     roots = [PUBLISHED]
-    package = importlib.util.find_spec("mtl_keras_zoo")
+    package = importlib.util.find_spec(PACKAGE)
     places = [CHECKOUT] if package is None else package.submodule_search_locations or ()
     roots += [pathlib.Path(place) / "published" for place in places]
     for place in filter(None, os.environ.get("MTL_KERAS_ZOO", "").split(os.pathsep)):
@@ -209,6 +217,10 @@ def _roots() -> list[pathlib.Path]:
             )
         roots.append(pathlib.Path(place))
     return roots
+
+
+def _has_package() -> bool:
+    return CHECKOUT.is_dir() or importlib.util.find_spec(PACKAGE) is not None
 
 
 def _missing(folder: pathlib.Path) -> list[str]:
@@ -228,4 +240,14 @@ def _read_card(path: pathlib.Path, name: Any) -> dict:
     lacking = [key for key in KEYS if key not in card] if isinstance(card, dict) else list(KEYS)
     if lacking:
         raise ValueError(f"{str(path)!r} is no card of a model of mtl_keras: it lacks {lacking}")
+    if card.get("schema") != SCHEMA:
+        raise ValueError(
+            f"the card {str(path)!r} has schema {card.get('schema')!r}; this version of mtl_keras "
+            f"reads schema {SCHEMA}"
+        )
+    fields = {key: FIELDS[key] for key in KEYS}
+    try:
+        check_fields({key: card[key] for key in KEYS}, fields, complete=False)
+    except ValueError as error:
+        raise ValueError(f"the card {str(path)!r} is damaged: {error}") from None
     return card

@@ -42,8 +42,8 @@ def save_to_zoo(
     Args:
         model: `mtl_keras.MultiTaskModel`.
         folder: Folder to write to. It may be missing, empty, or hold a model.
-        about: Optional dict of plain values that the card shall hold besides, such as
-            `description`, `data`, `licence`, `metrics`.
+        about: Optional dict of what the card shall say besides, by the keys of
+            `mtl_keras.zoo.card.Card`: `description`, `data`, `licences`, `metrics` and others.
         dtype: String, how kernels are stored, see `mtl_keras.zoo.weights.save_weights`.
 
     Returns:
@@ -52,7 +52,8 @@ def save_to_zoo(
     Raises:
         FileExistsError: If `folder` is a file, or holds something else than a model.
         ValueError: If `model` is no `MultiTaskModel`, `about` has a key that is written from the
-            model or a value that JSON can't hold, or a weight does not fit into `dtype`.
+            model, one that a card does not know or a value that it can't hold, or a weight does
+            not fit into `dtype`.
 
     Example:
 
@@ -68,14 +69,14 @@ def save_to_zoo(
     ```
     """
     from mtl_keras.training import MultiTaskModel
+    from mtl_keras.zoo.card import Card
     from mtl_keras.zoo.weights import save_weights
 
     if not isinstance(model, MultiTaskModel):
         raise ValueError(f"`model` must be a `MultiTaskModel`. Received: model={model!r}")
     folder = pathlib.Path(folder).absolute()
     _check_place(folder)
-    about = {} if about is None else about
-    _check_about(about)
+    about = _checked_about(about)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     beside.mkdir()
@@ -85,6 +86,7 @@ def save_to_zoo(
         card = {"schema": SCHEMA, "name": folder.name, **about, **_description(model, folder.name)}
         card["files"] = {WEIGHTS: {**describe_file(weights), "dtype": dtype}}
         card["config"] = card.pop("config")
+        Card(card).check()
         (beside / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         if folder.is_dir() and any(folder.iterdir()):
             # Weights first: a card never vouches for weights that are not there yet.
@@ -150,7 +152,7 @@ def _description(model: Any, name: str) -> dict:
         "parameters": report.parameters,
         "shared_fraction": report.shared_fraction,
         "versions": {"mtl-keras": __version__, **_versions()},
-        "config": {**model.get_config(), "name": name},
+        "config": {**model.architecture(), "name": name},
     }
 
 
@@ -174,7 +176,10 @@ def _check_place(folder: pathlib.Path) -> None:
         )
 
 
-def _check_about(about: Any) -> None:
+def _checked_about(about: Any) -> dict:
+    from mtl_keras.zoo.card import plain
+
+    about = {} if about is None else about
     if not isinstance(about, dict):
         raise ValueError(f"`about` must be a dict. Received: about={about!r}")
     taken = [key for key in about if key in (*KEYS, "schema", "sharing")]
@@ -182,9 +187,10 @@ def _check_about(about: Any) -> None:
         raise ValueError(f"`about` must not have {taken}, which are written from the model")
     for key, value in about.items():
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(plain(value))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`about` must hold what JSON can hold, with finite numbers, but {key!r} does "
-                f"not: {error}. Received: {value!r}"
+                f"`about` must hold what JSON can hold, but {key!r} does not: {error}. "
+                f"Received: {value!r}"
             ) from None
+    return plain(about)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import toy
 
 import mtl_keras as mtl
+from mtl_keras.trunks.fill import variables_by_key
 from mtl_keras.zoo import info, list_models, load, registry, save_to_zoo
 from mtl_keras.zoo.card import Card
 
@@ -99,6 +101,69 @@ def test_heads_train_alone(folder):
         load(folder, trainable="trunk")
 
 
+@pytest.mark.parametrize("sharing", ["hard", "soft"])
+def test_heads_train_with_all_that_is_random(sharing, tmp_path):
+    """What a new task reads has to learn too, where it has no pretrained weights."""
+    coarse = [toy.detection(levels=("P3", "P4")), toy.segmentation(levels=("P3", "P4"))]
+    place = save_to_zoo(toy.model(coarse, sharing), tmp_path / "coarse")
+    asked = ["detection", "segmentation", toy.distance(levels=("P2", "P3"))]
+    with pytest.warns(UserWarning, match="random weights: .*neck/lateral_P2"):
+        loaded = load(place, tasks=asked, trainable="heads")
+    necks = {layer.name for layer in loaded.layers if layer.name.endswith("neck")}
+    (neck,) = {"hard": {"neck"}, "soft": necks - {"detection_neck", "segmentation_neck"}}[sharing]
+    learn = {path.split("/", 1)[1] for path in learning(loaded) if path.startswith(f"{neck}/")}
+    assert {path.split("/")[0] for path in learn} == {"lateral_P2", "smooth_P2", "bn_P2"}
+    others = {path.split("/")[0] for path in learning(loaded)} - {neck}
+    assert others == {"detection_head", "segmentation_head", "distance_head"}
+
+
+def test_what_learns_is_saved_with_the_model(folder, tmp_path):
+    loaded = load(folder, trainable="heads")
+    loaded.compile(optimizer="adam")
+    x, y = toy.batch(loaded.tasks)
+    loaded.fit(x, y, batch_size=4, verbose=0)
+    loaded.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = mtl.load_model(tmp_path / "model.keras")
+    assert learning(again) == learning(loaded) != learning(load(folder))
+    assert int(again.optimizer.iterations) == 1
+    assert equal(again.optimizer.variables, loaded.optimizer.variables)
+    # A published model is whole again, whoever has frozen what.
+    assert learning(load(save_to_zoo(loaded, tmp_path / "mine"))) == learning(load(folder))
+
+
+def learning(model):
+    """Paths of the layers and variables that learn."""
+    return {
+        f"{layer.name}/{key}"
+        for layer in model.layers
+        for key, variable in variables_by_key(_inner(layer)).items()
+        if id(variable) in {id(v) for v in model.trainable_variables}
+    }
+
+
+def _inner(layer):
+    return layer if hasattr(layer, "layers") else keras.Sequential([layer])
+
+
+def test_new_classes_have_a_confidence_of_their_own(tmp_path):
+    place = save_to_zoo(toy.model([toy.detection(confidence=0.7)]), tmp_path / "boxes")
+    assert load(place).tasks[0].confidence == 0.7
+    fresh = load(place, num_classes={"detection": 2}).tasks[0]
+    assert fresh.confidence == mtl.tasks.Detection(num_classes=2).confidence != 0.7
+
+
+def test_towers_that_depend_on_each_other(tmp_path):
+    """A task that is kept must predict what it did; what is random keeps nothing."""
+    towers = toy.model([toy.detection(), toy.segmentation()], "cross_stitch")
+    place = save_to_zoo(towers, tmp_path / "towers")
+    with pytest.raises(ValueError, match="`tasks` must be all of"):
+        load(place, tasks=["segmentation"])
+    alone = load(place, tasks=["segmentation"], weights=False)
+    assert list(alone(images())) == ["segmentation"]
+
+
 def test_a_subset_of_tasks_predicts_what_it_did(folder, model):
     alone = load(folder, tasks=["segmentation"])
     assert [task.name for task in alone.tasks] == ["segmentation"]
@@ -156,6 +221,16 @@ def test_a_pattern_must_match_one(zoo):
         load("toy_hard_cel")
     with pytest.raises(ValueError, match="no published model 'nothing_"):
         load("nothing_*")
+    with pytest.raises(ValueError, match="'soft_cells'. Did you mean 'toy_soft_cells'[?]"):
+        load("soft_cells")
+
+
+def test_the_data_package_is_named_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "CHECKOUT", tmp_path / "none")
+    if registry._has_package():
+        pytest.skip("the data package is installed")
+    with pytest.raises(ValueError, match="More models are in the package mtl-keras-zoo"):
+        info("efficientnet_lite0_soft_kvasir")
 
 
 def test_two_of_one_name_are_an_error(zoo, tmp_path, monkeypatch):
@@ -190,6 +265,24 @@ def test_damaged_cards_are_named(zoo):
     card.write_text(json.dumps(lacking))
     with pytest.raises(ValueError, match=r"no card of a model of mtl_keras.*\['config'\]"):
         info("toy_hard_cells")
+    for changes, message in (
+        ({"schema": 2}, "has schema 2; this version of mtl_keras reads schema 1"),
+        ({"files": []}, "damaged: the card's 'files' must be a dict"),
+        ({"config": "none"}, "damaged: the card's 'config' must be a dict"),
+    ):
+        card.write_text(json.dumps({**json.loads(text), **changes}))
+        with pytest.raises(ValueError, match=message):
+            info("toy_hard_cells")
+
+
+def test_what_cannot_be_built_here_is_said(zoo):
+    card = zoo / "toy_hard_cells" / "card.json"
+    about = json.loads(card.read_text())
+    about["config"]["tasks"][0].update(class_name="MyTask", registered_name="mine>MyTask")
+    about["config"]["tasks"][0]["module"] = "mine"
+    card.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="toy_hard_cells' .*classes of your own.*MyTask"):
+        load("toy_hard_cells")
 
 
 def test_folders_are_told_from_names(folder, tmp_path, monkeypatch):
@@ -200,5 +293,9 @@ def test_folders_are_told_from_names(folder, tmp_path, monkeypatch):
         load(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="none'.*is no folder"):
         load(str(tmp_path / "none"))
-    with pytest.raises(ValueError, match="`name` must be.*Received: name=3"):
-        load(3)
+    for name in (3, ""):
+        with pytest.raises(ValueError, match=f"`name` must be.*Received: name={name!r}"):
+            load(name)
+    (tmp_path / "model.keras").write_bytes(b"")
+    with pytest.raises(ValueError, match="model.keras' is a file.*mtl_keras.load_model"):
+        load(tmp_path / "model.keras")
