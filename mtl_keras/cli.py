@@ -4,7 +4,6 @@ What is heavy is imported inside the commands, so that `mtl-keras --help` and `l
 """
 
 import contextlib
-import dataclasses
 import enum
 import json
 import os
@@ -58,7 +57,11 @@ class OnBad(enum.StrEnum):
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="Name of a published model, or path of a .keras file."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Name of a published model, folder or address of one, or path of a .keras file.",
+    ),
 ]
 
 
@@ -261,10 +264,7 @@ def train(
     """Train a model by its recipe. The same command continues an interrupted run."""
     from mtl_keras.training import recipe as recipes
 
-    chosen = recipes.load_recipe(recipe)
-    if seed is not None:
-        chosen = dataclasses.replace(chosen, seed=seed)
-    recipes.train(recipes.fast(chosen) if fast else chosen, out, epochs, arrays)
+    recipes.train(recipes.load_recipe(recipe, seed, fast), out, epochs, arrays)
     typer.echo(f"The model is {out / 'model.keras'}")
 
 

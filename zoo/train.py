@@ -9,9 +9,8 @@ A run that was interrupted goes on with the same command. docs/recipes.md says m
 """
 
 import argparse
-import dataclasses
 
-from mtl_keras.training.recipe import fast, load_recipe, train
+from mtl_keras.training.recipe import load_recipe, train
 
 
 def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -20,12 +19,10 @@ def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
     parser.add_argument("--fast", action="store_true", help="a smoke run: few and small images")
     arguments = parser.parse_args()
-    recipe = load_recipe(arguments.recipe)
-    if arguments.seed is not None:
-        recipe = dataclasses.replace(recipe, seed=arguments.seed)
-    arguments.recipe = fast(recipe) if arguments.fast else recipe
+    usual = load_recipe(arguments.recipe)
+    recipe = arguments.recipe = load_recipe(arguments.recipe, arguments.seed, arguments.fast)
     arguments.name = recipe.name
-    arguments.name += "" if arguments.seed is None else f"-seed{arguments.seed}"
+    arguments.name += f"-seed{recipe.seed}" if recipe.seed != usual.seed else ""
     arguments.name += "-fast" if arguments.fast else ""
     return arguments
 

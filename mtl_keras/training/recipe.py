@@ -54,12 +54,14 @@ class Recipe:
     about: dict = dataclasses.field(default_factory=dict)
 
 
-def load_recipe(recipe: str | pathlib.Path) -> Recipe:
+def load_recipe(recipe: str | pathlib.Path, seed: int | None = None, smoke: bool = False) -> Recipe:
     """Loads a recipe from its file.
 
     Args:
         recipe: Path of a recipe file, or the name of one in `zoo/recipes` of the folder in which
             the program runs.
+        seed: Optional integer, in place of the recipe's.
+        smoke: Whether to make it a recipe for a smoke run, see `fast`.
 
     Returns:
         The `Recipe` that the file calls `recipe`.
@@ -90,7 +92,8 @@ def load_recipe(recipe: str | pathlib.Path) -> Recipe:
                 del sys.modules[name]  # Another folder may have a file of that name.
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise ValueError(f"the file {str(path)!r} must define `recipe`, an mtl_keras Recipe")
-    return module.recipe
+    found = module.recipe if seed is None else dataclasses.replace(module.recipe, seed=seed)
+    return fast(found) if smoke else found
 
 
 def fast(recipe: Recipe) -> Recipe:

@@ -10,6 +10,7 @@ import sys
 import keras
 import pytest
 import toy
+from model_names import TWINS, parts
 
 import mtl_keras as mtl
 from mtl_keras.training.recipe import fast, load_recipe, train
@@ -45,15 +46,14 @@ def test_recipe_loads_and_builds(file, toy_trunk):
     recipe = load_recipe(file)
     assert recipe.name == file.stem
     assert f"python zoo/train.py {recipe.name}" in file.read_text("utf-8")
-    name = next(n for n in mtl.data.names() if n in recipe.name)
-    model = recipe.model(Builder(name))
+    _, way, data = parts(recipe.name)
+    model = recipe.model(Builder(data))
     assert model.name == recipe.name
     tasks = {task.name for task in model.tasks}
-    for task in ("detection", "segmentation"):
-        if f"_{task}_" in recipe.name:
-            assert tasks == {task}
-    if not tasks & {recipe.name.split("_")[2]}:
-        assert tasks >= {"detection", "segmentation"}
+    if way in TWINS:
+        assert tasks == {way}
+    else:
+        assert tasks >= set(TWINS)
 
 
 def smoke(kind, tmp_path):
@@ -103,3 +103,8 @@ def test_train_and_prepare_on_the_command_line(tmp_path):
     run("prepare.py", "--seed", "2", "--epochs", "1", "--out", "arrays")
     run("train.py", "--seed", "2", "--arrays", "arrays")
     assert (tmp_path / "runs" / f"{name}-seed2-fast" / "model.keras").is_file()
+
+
+def test_parts():
+    assert parts("resnet50_detection_kvasir") == ("resnet50", "detection", "kvasir")
+    assert parts("a_b_cross_stitch_nuclei_distance") == ("a_b", "cross_stitch", "nuclei")
