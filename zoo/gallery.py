@@ -70,9 +70,9 @@ def caption(tasks, recipe, count: int) -> str:
     return (
         f"From left to right: {'; '.join(['labels', *titles(tasks)])}.{scores} The pictures at "
         f"positions {places} of the {count} of `{recipe.val_split}`: fixed ones, the same for all "
-        "models, not chosen for their looks. Photographs are left out, since the licences of some "
-        f"sets do not let them be passed on (the licence of this set: {licence}); `python "
-        "zoo/gallery.py --out FOLDER` draws them too for those who have the sets."
+        "models, not chosen for their looks. Photographs are left out: this project passes none of "
+        f"a set on (the licence of this one: {licence}). `python zoo/gallery.py --out FOLDER` "
+        "draws them too for those who have the sets."
     )
 
 

@@ -42,16 +42,17 @@ def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
     model = evaluate.of_run(run)
     recipe = evaluate.as_trained(recipe, run, model)
     reference = evaluate.measured(model, builder, recipe.val_split, choose=True).metrics()
+    before = steady(reference, model)
     for dtype in DTYPES:
         write(recipe, model, dtype)
         measured = measure_images(load(recipe.name), builder, recipe.val_split)
-        name, loss = worst(reference, measured.metrics(), model)
+        name, loss = worst(before, measured.metrics())
         print(f"{dtype}: {name} loses most, {loss:.5f}")
         if loss <= TOLERANCE:
             break
     minutes = evaluate.minutes_of(run)
     about = {"training_minutes": minutes, "cost": evaluate.cost(minutes, cores, device)}
-    card = {**info(recipe.name), **about, "metrics_before_rounding": plain(reference)}
+    card = {**info(recipe.name), **about, "metrics_before_rounding": before}
     return finish(recipe, builder, card, measured, run)
 
 
@@ -62,7 +63,7 @@ def renew(recipe) -> dict:
     recipe = dataclasses.replace(recipe, seed=card["training"]["seed"])
     model = load(recipe.name)
     measured = evaluate.measured(model, builder, recipe.val_split, choose=True)
-    card["config"]["tasks"] = model.get_config()["tasks"]
+    card["config"]["tasks"] = model.architecture()["tasks"]
     evaluate.save_card(recipe.name, card)
     return finish(recipe, builder, {**card, **recipe.about}, measured, None)
 
@@ -79,19 +80,27 @@ def write(recipe, model, dtype: str) -> None:
     save_to_zoo(model, root / recipe.name, about=recipe.about, dtype=dtype)
 
 
-def worst(reference: dict, found: dict, model) -> tuple[str, float]:
-    """The metric that rounding costs most, of those that do not jump with single boxes."""
+def steady(metrics: dict, model) -> dict[str, float]:
+    """The metrics that have a value and do not jump with single boxes."""
     names = {task: classes for task, classes in evaluate.class_names(model).items() if classes}
     single = {
         f"_{name}" for classes in names.values() if len(classes) > 2 for name in map(str, classes)
     }
-    losses = {}
-    for name, value in plain(reference).items():
-        jumps = name.startswith("instances_") or name.endswith((*single, *AT_ONE_SCORE))
-        if value is None or jumps:
-            continue
-        higher = known(name.split("_", 1)[1])
-        losses[name] = (value - found[name]) * (-1 if higher is False else 1)
+    return {
+        name: value
+        for name, value in plain(metrics).items()
+        if value is not None
+        and not name.startswith("instances_")
+        and not name.endswith((*single, *AT_ONE_SCORE))
+    }
+
+
+def worst(before: dict, found: dict) -> tuple[str, float]:
+    """The metric that rounding costs most."""
+    losses = {
+        name: (value - found[name]) * (-1 if known(name.split("_", 1)[1]) is False else 1)
+        for name, value in before.items()
+    }
     return max(losses.items(), key=lambda item: item[1])
 
 
