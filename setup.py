@@ -27,7 +27,7 @@ CORE = [
     "Jinja2>=3.1,<4",
 ]
 DRAW = ["opencv-python-headless>=4.10"]
-DEMO = [*DRAW, "matplotlib>=3.8", "scikit-learn>=1.5", "scikit-image>=0.24"]
+DEMO = [*DRAW, "matplotlib>=3.8", "scikit-learn>=1.5"]
 HUB = ["keras-hub>=0.23"]
 # Models on Hugging Face and Kaggle: their own libraries download, resume, cache and upload.
 SHARE = ["huggingface-hub>=2,<3", "kagglehub>=1,<2"]
@@ -70,6 +70,7 @@ setup(
             *SHARE,
             *NOTEBOOK,
             "jax>=0.5",
+            "scikit-image>=0.24",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

@@ -1,8 +1,9 @@
-"""Find nuclei in a real picture, fine-tune the model on other classes, export it, serve it.
+"""Find things in a photograph, fine-tune a model on other classes, export it, serve it.
 
-Run by `make demo`. Writes `prediction.png` and `saved_model/` beside this file.
+Run by `make demo`. Writes `prediction.jpg` and `saved_model/` beside this file.
 """
 
+import collections
 import os
 import pathlib
 import shutil
@@ -12,30 +13,35 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import skimage
+import sklearn
 import tensorflow as tf
 
 import mtl_keras as mtl
 
 HERE = pathlib.Path(__file__).parent
-MODEL = "efficientnet_lite0_hard_nuclei"
-PICTURE = pathlib.Path(skimage.__file__).parent / "data" / "ihc.png"
+FACADES, NUCLEI = "efficientnet_lite0_hard_facades", "efficientnet_lite0_hard_nuclei"
+# By danielbuechele (https://www.flickr.com/photos/danielbuechele/6061409035), CC BY 2.0.
+PICTURE = pathlib.Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg"
 keras.utils.set_random_seed(0)
 
-# === 1. Predict with a published model on a picture that scikit-image ships ===
-print(f"1. {MODEL} on {PICTURE.name}")
-model = mtl.zoo.load(MODEL)
+# === 1. Predict with a published model on a photograph that scikit-learn ships ===
+print(f"1. {FACADES} on {PICTURE.name}")
+model = mtl.zoo.load(FACADES)
+names = mtl.zoo.info(FACADES)["classes"]["detection"]
 (found,) = model.predict_images([PICTURE])
 share = (found["segmentation"]["mask"] > 0).mean()
-print(f"   {len(found['detection']['boxes'])} boxes; the mask covers {share:.1%} of the picture")
-mtl.draw.draw_predictions(PICTURE, found, ["nucleus"]).save(HERE / "prediction.png")
-print(f"   see {HERE / 'prediction.png'}")
+counts = collections.Counter(names[c] for c in found["detection"]["classes"])
+said = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+print(f"   boxes: {said}; the mask covers {share:.1%} of the picture")
+drawn = mtl.draw.draw_predictions(PICTURE, found, names)
+drawn.save(HERE / "prediction.jpg", quality=88)
+print(f"   see {HERE / 'prediction.jpg'}")
 
 # === 2. Fine-tune on ten other classes: trunk and neck stay, both heads are new ===
 print("2. Fine-tuning on handwritten digits: boxes and masks of ten classes")
 digits = mtl.data.digits(train=200, val=16, data_dir=HERE / "data")
 model = mtl.zoo.load(
-    MODEL, num_classes={"detection": 10, "segmentation": 11}, image_size=(192, 192)
+    NUCLEI, num_classes={"detection": 10, "segmentation": 11}, image_size=(192, 192)
 )
 batches = mtl.data.batches(
     digits,

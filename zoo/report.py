@@ -31,7 +31,7 @@ from compare import (
     twins,
 )
 from report_plot import draw
-from tables import in_words, place_of
+from tables import NO_BREAK, in_words, place_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "zoo" / "results"
@@ -56,9 +56,6 @@ LITERATURE = {
         "AP50.",
     ),
 }
-
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 # === Writing ===

@@ -12,6 +12,8 @@ import sys
 import textwrap
 from collections.abc import Callable
 
+from compare import SETS, SHARINGS, rank
+
 import mtl_keras as mtl
 from mtl_keras.balancing import _BALANCINGS
 from mtl_keras.zoo import info, list_models, load
@@ -19,6 +21,7 @@ from mtl_keras.zoo.card import Card
 
 ROOT = pathlib.Path(__file__).parents[1]
 COLUMNS = ("detection_AP", "detection_AP50", "segmentation_mean_iou", "instances_PQ")
+NO_BREAK = "\N{NO-BREAK SPACE}"
 # The network whose ledger README.md shows.
 LEDGER = "efficientnet_lite0_hard_nuclei"
 
@@ -26,23 +29,28 @@ LEDGER = "efficientnet_lite0_hard_nuclei"
 def models() -> str:
     """The published models by data set: those of several tasks first, then those of one."""
     rows = [
-        "| data | model | tasks | input | parameters | shared | box AP | AP50 | mean IoU | PQ "
-        "| file |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| data | model | input | parameters | shared | box AP | AP50 | mean IoU | PQ | file |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     cards = [info(name) for name in list_models()]
-    cards.sort(key=lambda card: (card["data"]["name"], len(card["tasks"]) == 1, card["name"]))
-    for card in cards:
+    for card in sorted(cards, key=place):
         height, width = card["input"]["letterbox"]
         shared = f"{card['shared_fraction']:.1%}" if len(card["tasks"]) > 1 else "–"
         size = sum(file["bytes"] for file in card["files"].values())
         numbers = [metric(card, name) for name in COLUMNS]
         rows.append(
-            f"| {card['data']['name']} | `{card['name']}` | {', '.join(card['tasks'])} "
-            f"| {height} × {width} | {card['parameters'] / 1e6:.2f} M | {shared} "
-            f"| {' | '.join(numbers)} | {size / 1e6:.1f} MB |"
+            f"| {card['data']['name']} | `{card['name']}` | {height}{NO_BREAK}×{NO_BREAK}{width} "
+            f"| {card['parameters'] / 1e6:.2f}{NO_BREAK}M | {shared} "
+            f"| {' | '.join(numbers)} | {size / 1e6:.1f}{NO_BREAK}MB |"
         )
     return "\n".join(rows)
+
+
+def place(card: dict) -> tuple:
+    """By set; networks of several tasks first, by their way to share."""
+    data, tasks = card["data"]["name"], card["tasks"]
+    sharing = rank(card["sharing"], SHARINGS)
+    return (rank(data, SETS), data, len(tasks) == 1, sharing, len(tasks), card["name"])
 
 
 def metric(card: dict, name: str) -> str:
