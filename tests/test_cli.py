@@ -56,7 +56,8 @@ def published(tmp_path, monkeypatch):
     """Two cards in place of those of the package."""
     for name in ("trunk_hard_cells", "trunk_soft_roofs"):
         (tmp_path / "published" / name).mkdir(parents=True)
-        card = {**dict.fromkeys(zoo.save.KEYS, {}), "name": name, "tasks": ["detection", "pixels"]}
+        card = {"schema": 1, **dict.fromkeys(zoo.save.KEYS, {})}
+        card.update(name=name, tasks=["detection", "pixels"])
         card.update(parameters=1234567, shared_fraction=0.5, config={"secret": "config"})
         card.update(metrics={"detection_AP50": 0.51234, "pixels_mean_iou": 0.7})
         if name == "trunk_soft_roofs":

@@ -37,7 +37,10 @@ def test_example_runs(name, tmp_path, monkeypatch):
 
 
 def test_links_lead_somewhere():
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+    cards = "published/*/*.md"
+    places = ("*.md", "docs/*.md", "zoo/*.md", f"mtl_keras/zoo/{cards}", f"zoo/package/*/{cards}")
+    pages = {page for place in places for page in ROOT.glob(place)}
+    for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
