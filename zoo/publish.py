@@ -5,9 +5,10 @@ Command: python zoo/publish.py NAME --run runs/NAME
 
 Weights are written as small as they can be: in float16 rounded to 8 significant bits, or else in
 float16, or else in float32. They are measured as they will be loaded, and kept where that costs at
-most 0.002 of any metric. What jumps where one box of few is shown or not is left out there: metrics
-of one class among several, and those of one limit of score (instances, precision, recall). That
-limit, the score from which on boxes are shown, is the one with the best F1 on the validation split.
+most 0.002 of any metric, to the three decimals that pages show. What jumps where one box of few is
+shown or not is left out there: metrics of one class among several, and those of one limit of score
+(instances, precision, recall). That limit, the score from which on boxes are shown, is the one with
+the best F1 on the validation split.
 
 Where a run was not trained on this machine with all its cores, say on what: --cores, --device.
 """
@@ -48,7 +49,7 @@ def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
         measured = measure_images(load(recipe.name), builder, recipe.val_split)
         name, loss = worst(before, measured.metrics())
         print(f"{dtype}: {name} loses most, {loss:.5f}")
-        if loss <= TOLERANCE:
+        if round(loss, 3) <= TOLERANCE:
             break
     minutes = evaluate.minutes_of(run)
     about = {"training_minutes": minutes, "cost": evaluate.cost(minutes, cores, device)}
