@@ -175,7 +175,7 @@ class Measurer:
             y = {n: {"label": rng.integers(0, CLASSES, count).astype("int32")} for n in ("a", "b")}
         path = self.folder / f"{trunk}.npz"
         cost.save_batch(path, x, y)
-        return model.get_config(), cost.needed_modules(model), path
+        return model.architecture(), cost.needed_modules(model), path
 
     def peer(self, job: dict) -> dict:
         from mtl_keras.sharing import cost, memory

@@ -25,7 +25,8 @@ class Network:
     runs: tuple[dict, ...]
 
     def __getitem__(self, key: str):
-        return self.runs[0][key]
+        # Most images are a scene of their own.
+        return self.runs[0]["images" if key == "scenes" and key not in self.runs[0] else key]
 
     def metric(self, name: str) -> float | None:
         return self._mean([run["metrics"].get(name) for run in self.runs])
@@ -146,11 +147,12 @@ def change(network: Network, pair: dict[str, Network | None]) -> Change | None:
         return None
     names = {task: f"{task}_{TASKS[task]}" for task in pair}
     for task, twin in pair.items():
-        if twin["images"] != network["images"]:
-            raise ValueError(
-                f"{network['name']} was measured on {network['images']} images and its twin "
-                f"{twin['name']}, of {task}, on {twin['images']}: measure both on all"
-            )
+        for units in ("images", "scenes"):
+            if twin[units] != network[units]:
+                raise ValueError(
+                    f"{network['name']} was measured on {network[units]} {units} and its twin "
+                    f"{twin['name']}, of {task}, on {twin[units]}: measure both on all"
+                )
 
     def of(ours: dict, theirs: dict):
         usable = all(v is not None and np.isfinite(v) for v in (*ours.values(), *theirs.values()))

@@ -24,7 +24,7 @@ from importlib import metadata
 
 import mtl_keras as mtl
 from mtl_keras.training.recipe import load_recipe
-from mtl_keras.training.settings import data_settings, difference
+from mtl_keras.training.settings import difference, run_settings
 from mtl_keras.zoo import info, load, measure, registry
 from mtl_keras.zoo.card import Card, plain
 from mtl_keras.zoo.save import sharing_name
@@ -60,6 +60,7 @@ def result(recipe, model, measured, split: str, about: dict) -> dict:
         "data": recipe.about["data"]["name"],
         "split": split,
         "images": measured.images,
+        "scenes": measured.scenes,
         "trunk": model.trunk.name,
         "sharing": sharing_name(model),
         "tasks": tasks,
@@ -128,7 +129,7 @@ def inference_cost(model) -> dict:
         image = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype("float32")
         cost.save_batch(batch, image, {})
         modules = cost.needed_modules(model)
-        found = cost.run(model.get_config(), batch, modules, steps=0, calls=CALLS)
+        found = cost.run(model.architecture(), batch, modules, steps=0, calls=CALLS)
     return {
         "input": list(shape),
         "latency_ms": round(found["latency"] * 1e3, 2),
@@ -155,17 +156,7 @@ def versions() -> dict[str, str]:
 
 def training(recipe, builder, model) -> dict:
     """What the card says of how a model was trained by its recipe."""
-    from mtl_keras import data
-
-    batches = data.batches(
-        builder,
-        recipe.train_split,
-        model.tasks,
-        image_size=recipe.train_size,
-        batch_size=recipe.batch_size,
-        augment=recipe.augment,
-    )
-    steps = recipe.epochs * int(batches.cardinality())
+    steps = steps_of(recipe, builder, model)
     optimizer = recipe.optimizer(steps)
     return plain(
         {
@@ -181,18 +172,31 @@ def training(recipe, builder, model) -> dict:
     )
 
 
+def steps_of(recipe, builder, model) -> int:
+    """The number of steps of a training by a recipe."""
+    batches = mtl.data.batches(
+        builder,
+        recipe.train_split,
+        model.tasks,
+        image_size=recipe.train_size,
+        batch_size=recipe.batch_size,
+        augment=recipe.augment,
+    )
+    return recipe.epochs * int(batches.cardinality())
+
+
 def cost(minutes: float, cores: int, device: str) -> dict:
     """What the card says of the cost of a training: core hours are those that were set aside."""
     return {"cpu_hours": round(minutes * cores / 60, 2), "cores": cores, "device": device}
 
 
-def as_trained(recipe, run: pathlib.Path, model):
+def as_trained(recipe, run: pathlib.Path, builder):
     """The recipe with the seed of a run; all else has to be as the recipe says.
 
     Args:
         recipe: `Recipe`.
         run: Folder of zoo/train.py.
-        model: The model of the run, as it was trained.
+        builder: Builder of the recipe's data.
 
     Raises:
         FileNotFoundError: If the folder does not say how the run was made.
@@ -203,8 +207,11 @@ def as_trained(recipe, run: pathlib.Path, model):
         raise FileNotFoundError(f"there is no {str(path)!r}: {str(run)!r} is no folder of a run")
     made = json.loads(path.read_text("utf-8"))
     recipe = dataclasses.replace(recipe, seed=made["seed"])
-    wanted = {"recipe": recipe.name, "epochs": recipe.epochs, **data_settings(recipe, model)}
-    if differs := difference(wanted, {key: made.get(key) for key in wanted}):
+    model = recipe.model(builder)
+    model.compile(optimizer=recipe.optimizer(steps_of(recipe, builder, model)))
+    # Where batches were read from, and the backend, may differ: the recipe leaves them open.
+    wanted = run_settings(recipe, model, recipe.epochs, made["batches"])
+    if differs := difference(wanted, {**made, "backend": wanted["backend"]}):
         raise ValueError(f"the run in {str(run)!r} is not one of {recipe.name}: {differs}")
     return recipe
 
@@ -257,12 +264,14 @@ def again_cost(recipe, arguments: argparse.Namespace) -> None:
 
 def evaluate(recipe, arguments: argparse.Namespace) -> None:
     model = _model(recipe, arguments)
-    if arguments.run and arguments.write:
-        recipe = as_trained(recipe, arguments.run, model)
+    builder = recipe.data()
+    if arguments.write and arguments.run:
+        recipe = as_trained(recipe, arguments.run, builder)
+    elif arguments.write:
+        recipe = dataclasses.replace(recipe, seed=info(recipe.name)["training"]["seed"])
     if arguments.image_size:
         model.image_size = tuple(arguments.image_size)
     split = arguments.split or recipe.val_split
-    builder = recipe.data()
     found = measured(model, builder, split, arguments.run is not None, arguments.images)
     metrics = plain(found.metrics())
     print(json.dumps(metrics, indent=2))

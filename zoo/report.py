@@ -143,7 +143,8 @@ def set_tables(networks: list[Network]) -> str:
             row[DELTA] = change_cell(network, pair)
             pairs[network["trunk"]] = max(pair, pairs.get(network["trunk"], {}), key=len)
         reached.append({**row, **metric_cells(network, only), "seeds": str(len(network.runs))})
-        alone = f"{network['tasks'][0]} alone"
+        several = len({one["trunk"] for one in networks}) > 1
+        alone = f"{network['tasks'][0]} alone" + f", {network['trunk']}" * several
         costs.append(
             {
                 "model": short.get(network["name"], alone),
@@ -299,8 +300,8 @@ def preface(found: dict) -> str:
         "is better. With one metric a task, the other convention, in which less is better, differs "
         "in its sign alone.",
         f"Brackets hold 95 % percentile intervals of {most} bootstrap resamples of the "
-        "validation's images, on facades of its photographs, of which an image is a part. They are "
-        "paired: each resample holds the same images for a network and its twins. Of "
+        f"validation's images{parted(networks)}. They are paired: each resample holds the same "
+        "images for a network and its twins. Of "
         f"{len(networks)} networks, {', '.join(said)}. Of several seeds, metrics are means, "
         "resamples draw as many seeds as there are, with replacement, for a network and its twins, "
         'and "seeds" gives the least and the largest Δm of single trainings, over all pairings. '
@@ -314,10 +315,22 @@ def preface(found: dict) -> str:
     return "\n\n".join(textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs)
 
 
+def parted(networks: list[Network]) -> str:
+    """The sets of which images are parts of photographs, which are drawn whole."""
+    counts = {n["data"]: (n["scenes"], n["images"]) for n in networks if n["scenes"] < n["images"]}
+    said = [
+        f", on {data} of the {scenes} photographs of which its {images} images are parts"
+        for data, (scenes, images) in counts.items()
+    ]
+    return "".join(said)
+
+
 def over(networks: list[Network]) -> str:
     """What intervals look at."""
     several = any(len(network.runs) > 1 for network in networks)
-    return "over images and seeds" if several else "over images alone (one seed of each)"
+    if several:
+        return "over images and, where there are several, seeds"
+    return "over images alone (one seed of each)"
 
 
 def machine(costs: list[dict]) -> str:

@@ -34,6 +34,8 @@ def draw(found: dict, out: pathlib.Path) -> None:
     if not main:
         return
     short = labels_by_set(found)
+    costs = [cost for own in changed.values() for *_, each in own for cost in each.values()]
+    right = max([140.0, *(100 * cost + 35 for cost in costs if cost is not None)])
     figure = Figure(figsize=(8, 2.3 * len(main)), layout="constrained")
     panels = figure.subplots(len(main), len(COSTS), squeeze=False, sharex=True, sharey=True)
     for (first, *others), data in zip(panels, main, strict=True):
@@ -41,6 +43,7 @@ def draw(found: dict, out: pathlib.Path) -> None:
         first.set_ylabel("Δm, %", fontsize=9)
         for axes, cost in zip((first, *others), COSTS, strict=True):
             panel(axes, changed[data], cost, short[data])
+    panels[0, 0].set_xlim(20, right)  # Of all panels.
     for axes, cost in zip(panels[-1], COSTS, strict=True):
         axes.set_xlabel(f"{cost}, % of both twins in turn", fontsize=9)
     figure.savefig(out, dpi=150, metadata={"Software": None})
@@ -78,7 +81,6 @@ def panel(axes, networks: list[tuple], cost: str, short: dict[str, str]) -> None
             side = "right" if shift < 0 else "left"
             point(axes, x + 6 * shift, changed, network, short[network["name"]], side)
     axes.tick_params(labelsize=9)
-    axes.set_xlim(20, 140)
     axes.margins(y=0.1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -49,7 +49,7 @@ def compare(model: Any, input_shape: tuple, batch: tuple | None = None) -> dict:
     from mtl_keras.sharing.separate import SeparateNetworks
 
     x, y = _checked(model, input_shape, batch)
-    config, modules = model.get_config(), needed_modules(model)
+    config, modules = model.architecture(), needed_modules(model)
     separate = SeparateNetworks(getattr(model.sharing, "neck_channels", 64))
     separate = keras.saving.serialize_keras_object(separate)
     jobs = {"model": (config, y), "together": ({**config, "sharing": separate}, y)}

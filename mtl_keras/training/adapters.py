@@ -80,8 +80,8 @@ def train_only(model: MultiTaskModel, tasks: str | Sequence[str]) -> None:
     """Freezes all that does not belong to some tasks alone; the model must be compiled after it.
 
     What is frozen keeps its BatchNorm statistics too, so that the outputs of other tasks do not
-    change. Called with all tasks, it undoes what it did before. A model that is loaded from a
-    file is trained as it was built.
+    change. Called with all tasks, it undoes what it did before. What is frozen is saved with the
+    model.
 
     Args:
         model: `MultiTaskModel` that shares by `mtl_keras.sharing.Adapters`. It is changed.

@@ -406,9 +406,8 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
                 variable.assign(value)
 
     def get_config(self) -> dict:
-        """Returns the `architecture`, and which layers do not learn, if some do not."""
-        frozen = freezing.frozen(self)
-        return {**self.architecture(), **({"frozen": frozen} if frozen else {})}
+        """Returns the `architecture`, and which layers do not learn."""
+        return {**self.architecture(), "frozen": freezing.frozen(self)}
 
     def architecture(self) -> dict:
         """Returns what `mtl_keras.build` needs to build a model of the same layers.

@@ -99,7 +99,7 @@ def retask(
             "apart, convert the whole model first, which changes what they predict: "
             f'`mtl_keras.convert(model, "separate")`. Received: tasks={names}'
         )
-    return target, list(dict.fromkeys(map(_layer, anew)))
+    return target, list(dict.fromkeys(_layer(one) for one in anew if " starts anew" in one))
 
 
 def _checked(tasks: Any, model: MultiTaskModel) -> list[str | Task]:

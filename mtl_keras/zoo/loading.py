@@ -51,8 +51,8 @@ def load(
             file of its weights is not needed.
         image_size: Optional `(height, width)` in pixels, multiples of 32, to letterbox images to,
             in place of the size that the card gives.
-        trainable: `"all"`, or `"heads"` to freeze everything else that has pretrained weights,
-            BatchNorm's statistics too. It is saved with the model.
+        trainable: `"all"`, or `"heads"` to freeze everything else, BatchNorm's statistics too, but
+            for layers that are new with `tasks`. It is saved with the model.
         dtype: Optional `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`: what the network
             computes in, by default what the card says. Variables are float32 in each of them.
 

@@ -20,6 +20,7 @@ class Measured:
 
     Attributes:
         images: Integer, number of images that were looked at.
+        scenes: Integer, number of scenes that they show.
     """
 
     def __init__(
@@ -27,7 +28,10 @@ class Measured:
     ):
         self._evaluators = evaluators
         self.images = images
-        self._scenes = list(range(images)) if scenes is None else scenes
+        known, self._scene_of = np.unique(
+            list(range(images)) if scenes is None else scenes, return_inverse=True
+        )
+        self.scenes = len(known)
 
     def metrics(self, repeats: Any = None) -> dict[str, float]:
         """Returns the metrics.
@@ -81,8 +85,7 @@ class Measured:
         Reference:
             Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 6
         """
-        known, scene_of = np.unique(self._scenes, return_inverse=True)
-        drawn = resamples(len(known), count)[:, scene_of]
+        drawn = resamples(self.scenes, count)[:, self._scene_of]
         every = [self.metrics(repeats) for repeats in drawn]
         return {name: np.array([logs[name] for logs in every]) for name in self.metrics()}
 

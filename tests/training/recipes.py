@@ -57,7 +57,7 @@ def tiny(tasks=("segmentation", "distance"), weights=None, **changes):
         "epochs": 3,
         "train_size": SIZE,
         "batch_size": 4,
-        "val_every": 3,
+        "val_every": 2,
         "about": {"data": {"name": "digits"}},
     }
     return Recipe(**{**given, **changes})

@@ -108,7 +108,26 @@ def test_a_new_task_leaves_the_others_alone(kind):
     assert all(moved)
 
 
-def test_train_only_freezes_statistics_and_a_trained_trunk():
+def learning(model):
+    return [v.path for v in model.trainable_variables]
+
+
+def again(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def test_what_learns_is_saved_whatever_was_built(tmp_path):
+    """The trunk is built frozen: one that was made to learn learns again from the file."""
+    model = build()
+    frozen = learning(model)
+    assert learning(again(model, tmp_path)) == frozen
+    for layer in model._flatten_layers(include_self=False):
+        layer.trainable = True
+    assert learning(again(model, tmp_path)) == learning(model) != frozen
+
+
+def test_train_only_freezes_statistics_and_a_trained_trunk(tmp_path):
     model = build(trainable_trunk=True, task_batch_norm=True)
     everything = {v.path for v in model.trainable_variables}
     train_only(model, ["cells"])
@@ -120,6 +139,9 @@ def test_train_only_freezes_statistics_and_a_trained_trunk():
     np.testing.assert_array_equal(model(images())["tissue"], before)
     train_only(model, ["cells", "tissue"])
     assert {v.path for v in model.trainable_variables} == everything
+
+    train_only(model, ["cells"])
+    assert learning(again(model, tmp_path)) == learning(model)
 
     frozen = build()
     train_only(frozen, ["cells", "tissue"])

@@ -84,7 +84,8 @@ def test_killed_at_any_moment_it_goes_on_bit_by_bit(whole, tmp_path):
     model = train(tiny(), tmp_path)
     assert toy.same(state(model), expected)
     assert lines(tmp_path) == history and [line["epoch"] for line in history] == [1, 2, 3]
-    assert "val_segmentation_mean_iou" in history[-1]
+    looked = ["val_segmentation_mean_iou" in line for line in history]
+    assert looked == [False, True, True], "every second epoch, and the last one"
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "history.jsonl",
         "minutes.json",
@@ -154,6 +155,11 @@ def test_minutes_of_a_run_that_was_killed_count(tmp_path, monkeypatch):
     text = (tmp_path / "history.jsonl").read_text()
     seconds = [json.loads(line)["seconds"] for line in text.splitlines()]
     assert len(seconds) == 3 and all(value >= 60.0 for value in seconds)
+
+
+def test_no_epochs_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="`epochs` must be a positive integer.*Received: 0"):
+        train(tiny(), tmp_path, epochs=0)
 
 
 def test_fast_is_the_same_recipe_with_less():

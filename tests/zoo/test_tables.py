@@ -1,12 +1,8 @@
 """Tables and recipes say what cards say, whatever tasks a model has."""
 
-import importlib.util
-import pathlib
-import sys
-
 import pytest
+from programs import program
 
-ROOT = pathlib.Path(__file__).parents[2]
 CARD = {
     "data": {"name": "nuclei"},
     "input": {"letterbox": [64, 96]},
@@ -51,14 +47,7 @@ CARDS = [
 
 @pytest.fixture(scope="module")
 def tables():
-    sys.path.insert(0, str(ROOT / "zoo"))
-    try:
-        spec = importlib.util.spec_from_file_location("zoo_tables", ROOT / "zoo" / "tables.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / "zoo"))
-    return module
+    return program("tables")
 
 
 def test_models_of_any_tasks_stand_by_data(tables, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -46,7 +47,7 @@ def leaks(builder: Any, scene: Callable[[str], str] | None = None) -> list[str]:
             digest = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
             by_pixels[digest][split].append(name)
             if scene is not None:
-                by_scene[scene(name)][split].append(name)
+                by_scene[scene(PurePosixPath(name).name)][split].append(name)
     found = [_sentence("the same image", where) for where in by_pixels.values() if len(where) > 1]
     for key, where in by_scene.items():
         if len(where) > 1:

@@ -160,6 +160,7 @@ def test_leaks_finds_a_photograph_and_an_image_in_two_splits(coco_set, tmp_path)
     (coco_set / "images" / "B.png").rename(coco_set / "images" / "A_scaled_2_33.png")
     tile = mtl.data.load("facades", tmp_path / "prepared", manual_dir=coco_set)
     (found,) = mtl.data.leaks(tile)
+    assert mtl.data.leaks(tile, scene=facades.photograph) == [found]
     assert "the same scene 'A'" in found and "'A_scaled_2_33.png' in 'val'" in found
     # The same pixels under another name, and in another format.
     same = Image.open(coco_set / "images" / "A_scaled_0_11.png")
