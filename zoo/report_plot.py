@@ -35,7 +35,7 @@ def draw(found: dict, out: pathlib.Path) -> None:
         return
     short = labels_by_set(found)
     costs = [cost for own in changed.values() for *_, each in own for cost in each.values()]
-    right = max([140.0, *(100 * cost + 35 for cost in costs if cost is not None)])
+    right = max([120.0, *(100 * cost + 10 for cost in costs if cost is not None)])
     figure = Figure(figsize=(8, 2.3 * len(main)), layout="constrained")
     panels = figure.subplots(len(main), len(COSTS), squeeze=False, sharex=True, sharey=True)
     for (first, *others), data in zip(panels, main, strict=True):
@@ -46,6 +46,13 @@ def draw(found: dict, out: pathlib.Path) -> None:
     panels[0, 0].set_xlim(20, right)  # Of all panels.
     for axes, cost in zip(panels[-1], COSTS, strict=True):
         axes.set_xlabel(f"{cost}, % of both twins in turn", fontsize=9)
+    named = {}
+    for axes in panels.flat:
+        handles, names = axes.get_legend_handles_labels()
+        named = named | dict(zip(names, handles, strict=True))
+    figure.legend(
+        named.values(), named, loc="outside upper center", ncols=5, frameon=False, fontsize=9
+    )
     figure.savefig(out, dpi=150, metadata={"Software": None})
 
 
@@ -65,10 +72,7 @@ def changes(networks: list[Network]) -> list[tuple[Network, Change, dict[str, fl
 
 def panel(axes, networks: list[tuple], cost: str, short: dict[str, str]) -> None:
     axes.axhline(0, color="#718096", linewidth=1)
-    axes.plot([100], [0], "*", color="#718096", markersize=10)
-    axes.annotate(
-        "twins", (100, 0), (8, -12), textcoords="offset points", fontsize=9, color=GREY, zorder=5
-    )
+    axes.plot([100], [0], "*", color=GREY, markersize=10, label="both twins in turn")
     points = [
         (100 * costs[cost], changed, network)
         for network, changed, costs in networks
@@ -78,8 +82,7 @@ def panel(axes, networks: list[tuple], cost: str, short: dict[str, str]) -> None
     for group in close(points):
         for place, (x, changed, network) in enumerate(group):
             shift = place - (len(group) - 1) / 2
-            side = "right" if shift < 0 else "left"
-            point(axes, x + 6 * shift, changed, network, short[network["name"]], side)
+            point(axes, x + 6 * shift, changed, network, short[network["name"]])
     axes.tick_params(labelsize=9)
     axes.margins(y=0.1)
     axes.spines[["top", "right"]].set_visible(False)
@@ -97,19 +100,9 @@ def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
     return groups
 
 
-def point(axes, x: float, changed, network: Network, label: str, side: str) -> None:
+def point(axes, x: float, changed: Change, network: Network, label: str) -> None:
     colour, marker = STYLES.get(network["sharing"], OTHER)
     marker = "P" if len(network["tasks"]) > len(TASKS) else marker
     low, high = changed.interval or (changed.value, changed.value)
     axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
-    axes.plot([x], [changed.value], marker, color=colour, markersize=7)
-    axes.annotate(
-        label,
-        (x, changed.value),
-        (-8 if side == "right" else 8, 7),
-        textcoords="offset points",
-        ha=side,
-        va="center",
-        fontsize=9,
-        color=colour,
-    )
+    axes.plot([x], [changed.value], marker, color=colour, markersize=7, label=label)
