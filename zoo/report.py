@@ -372,7 +372,8 @@ def page(found: dict) -> str:
             summary(found),
             f"![Δm over parameters and latency by set]({PICTURE})",
             f"*Δm against twins, which the star is, with its interval {over(networks)}, over what "
-            "a network costs relative to both twins in turn.*",
+            "a network costs relative to both twins in turn. Points of about the same cost stand "
+            "side by side, a little beside their place.*",
         ]
     parts += ["## Targets", targets_table(found)]
     for data, networks in main.items():

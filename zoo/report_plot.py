@@ -43,7 +43,7 @@ def draw(found: dict, out: pathlib.Path) -> None:
         first.set_ylabel("Δm, %", fontsize=9)
         for axes, cost in zip((first, *others), COSTS, strict=True):
             panel(axes, changed[data], cost, short[data])
-    panels[0, 0].set_xlim(20, right)  # Of all panels.
+    panels[0, 0].set_xlim(0, right)  # Of all panels.
     for axes, cost in zip(panels[-1], COSTS, strict=True):
         axes.set_xlabel(f"{cost}, % of both twins in turn", fontsize=9)
     named = {}

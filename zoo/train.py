@@ -19,10 +19,9 @@ def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
     parser.add_argument("--fast", action="store_true", help="a smoke run: few and small images")
     arguments = parser.parse_args()
-    usual = load_recipe(arguments.recipe)
-    recipe = arguments.recipe = load_recipe(arguments.recipe, arguments.seed, arguments.fast)
-    arguments.name = recipe.name
-    arguments.name += f"-seed{recipe.seed}" if recipe.seed != usual.seed else ""
+    arguments.recipe = load_recipe(arguments.recipe, arguments.seed, arguments.fast)
+    arguments.name = arguments.recipe.name
+    arguments.name += f"-seed{arguments.seed}" if arguments.seed else ""
     arguments.name += "-fast" if arguments.fast else ""
     return arguments
 

@@ -3,10 +3,11 @@
 import pathlib
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-DTYPES = ("float32", "float16", "float16_rounded")
+# Significant bits that are kept of those of float16, which are 11.
+ROUNDED = {"float16_rounded9": 9, "float16_rounded": 8}
+DTYPES = ("float32", "float16", *ROUNDED)
 
 
 def save_weights(model: Any, path: str | pathlib.Path, dtype: str = "float16") -> None:
@@ -20,7 +21,8 @@ def save_weights(model: Any, path: str | pathlib.Path, dtype: str = "float16") -
         path: File to write, `*.npz`.
         dtype: String, for everything that is no vector: `"float32"`; `"float16"`; or
             `"float16_rounded"`, float16 of which the last 3 of 11 significant bits are 0, rounded
-            to nearest even, as a bfloat16 has them. Such a file is smaller, since it is compressed.
+            to nearest even, as a bfloat16 has them; or `"float16_rounded9"`, with 9 bits. Such
+            files are smaller, since they are compressed.
 
     Raises:
         ValueError: If `dtype` is none of these, or a weight does not fit into it.
@@ -73,10 +75,17 @@ def load_weights(model: Any, path: str | pathlib.Path, skip: tuple[str, ...] = (
 def _stored(value: np.ndarray, dtype: str) -> np.ndarray:
     if value.ndim < 2 or dtype == "float32":
         return value.astype("float32")
-    if dtype == "float16_rounded":
-        value = value.astype(ml_dtypes.bfloat16).astype("float32")
+    if dtype in ROUNDED:
+        value = _rounded(value.astype("float32"), ROUNDED[dtype])
     with np.errstate(over="ignore"):  # What is too large is reported with its name.
         return value.astype("float16")
+
+
+def _rounded(value: np.ndarray, bits: int) -> np.ndarray:
+    """Float32 numbers with so many significant bits, rounded to nearest even."""
+    pattern, drop = value.view("uint32"), 24 - bits
+    half = (1 << (drop - 1)) - 1 + ((pattern >> drop) & 1)
+    return ((pattern + half) >> drop << drop).astype("uint32").view("float32")
 
 
 def _variables(model: Any) -> dict[str, Any]:

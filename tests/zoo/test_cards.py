@@ -35,11 +35,6 @@ def test_card_holds_everything(name):
     files = {picture["file"] for picture in card["pictures"]}
     assert files >= {"prediction.png", "training.png"}
     assert all((registry.find(name).folder / file).is_file() for file in files)
-    # Rounding is judged by metrics that do not jump with single boxes.
-    before = card["metrics_before_rounding"]
-    assert before and all(
-        abs(value - card["metrics"][metric]) <= TOLERANCE for metric, value in before.items()
-    )
 
 
 def test_model_is_what_its_card_says(name):
