@@ -208,7 +208,7 @@ def as_trained(recipe, run: pathlib.Path, builder):
     made = json.loads(path.read_text("utf-8"))
     recipe = dataclasses.replace(recipe, seed=made["seed"])
     model = recipe.model(builder)
-    model.compile(optimizer=recipe.optimizer(steps_of(recipe, builder, model)))
+    recipe.compile(model, steps_of(recipe, builder, model))
     # Where batches were read from, and the backend, may differ: the recipe leaves them open.
     wanted = run_settings(recipe, model, recipe.epochs, made["batches"])
     if differs := difference(wanted, {**made, "backend": wanted["backend"]}):

@@ -92,6 +92,7 @@ class LossWeighting(Balancing):
 
     # Whether a training step computes the losses again after its update, for `look_again`.
     looks_again = False
+    weighs = True
 
     def weights(self, losses: Any, present: Any = None) -> Any:
         """Computes the weight of each loss, and moves the state a step on where there is one.
@@ -181,6 +182,13 @@ class GradientMethod(Balancing):
             raise ValueError(f"`on` must be one of {ON}. Received: on={on!r}")
         self.on = on
         self._sum_over_replicas: Callable = lambda value: value
+        # What the last direction was made with, for the logs; of its trace, not state.
+        self.last_weights: Any = None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether directions are weighted sums, so that there are weights to look at."""
+        return type(self).weights_from_gramian is not GradientMethod.weights_from_gramian
 
     def get_config(self) -> dict:
         return {"on": self.on}
@@ -213,7 +221,8 @@ class GradientMethod(Balancing):
         """
         gradients = ops.cast(ops.convert_to_tensor(gradients), "float32")
         weights = self.weights_from_gramian(self.gramian(gradients))
-        return ops.matmul(ops.reshape(ops.cast(weights, "float32"), (1, -1)), gradients)[0]
+        self.last_weights = ops.reshape(ops.cast(weights, "float32"), (-1,))
+        return ops.matmul(self.last_weights[None, :], gradients)[0]
 
     def gramian(self, gradients: Any) -> Any:
         """Computes the scalar products of gradients, of the images of all devices.
@@ -258,8 +267,8 @@ class GradientMethod(Balancing):
             some = ops.reshape(ops.cast(self.weights_from_gramian(rows), "float32"), (1, -1))
             return ops.matmul(some, ops.one_hot(order, size, dtype="float32"))[0]
 
-        found = by_count(weights, present, ops.zeros(size))
-        return ops.matmul(found[None, :], gradients)[0]
+        self.last_weights = by_count(weights, present, ops.zeros(size))
+        return ops.matmul(self.last_weights[None, :], gradients)[0]
 
 
 def of_present(function: Callable, gradients: Any, present: Any) -> Any:

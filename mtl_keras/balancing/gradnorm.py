@@ -54,6 +54,10 @@ class GradNorm(GradientMethod):
         self.alpha = float(alpha)
         self.learning_rate = float(learning_rate)
 
+    @property
+    def weighs(self) -> bool:
+        return True
+
     def get_config(self) -> dict:
         return {"alpha": self.alpha, "learning_rate": self.learning_rate, **super().get_config()}
 
@@ -78,7 +82,8 @@ class GradNorm(GradientMethod):
         norms = ops.sqrt(self._sum_over_replicas(ops.sum(gradients**2, axis=-1))) * present
         weights = ops.convert_to_tensor(self._weights.value)
         count = ops.maximum(ops.sum(present), 1.0)
-        direction = ops.sum((weights * present)[:, None] * gradients, axis=0)
+        self.last_weights = weights * present
+        direction = ops.sum(self.last_weights[:, None] * gradients, axis=0)
 
         first = ops.where((self._first.value > 0.0) | (present == 0.0), self._first.value, loss)
         ratio = present * loss / ops.where(first > 0.0, first, 1.0)

@@ -129,7 +129,7 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
         }
         self._weight_trackers = {
             name: keras.metrics.Mean(name=f"{name}_weight")
-            for name in (names if self.balancing is not None else ())
+            for name in (names if getattr(self.balancing, "weighs", False) else ())
         }
         self._skipped = keras.metrics.Sum(name="skipped")
         self._task_metrics = {task.name: task.metrics() for task in self.tasks}
@@ -220,12 +220,15 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
             vector = vector - here + host.sum_over_replicas(here) / devices
         present = ops.stack([ops.cast(present[task.name], "bool") for task in self.tasks])
         total, weights = self.balancing.loss_and_weights(vector, present)
+        self._track_weights(weights, present)
+        return total
+
+    def _track_weights(self, weights: Any, present: Any) -> None:
         for i, task in enumerate(self.tasks):
             counts = ops.isfinite(weights[i]) & present[i]
             self._weight_trackers[task.name].update_state(
                 ops.where(counts, weights[i], 0.0), ops.cast(counts, "float32")
             )
-        return total
 
     def _measure(self, targets: dict, outputs: dict, sample_weight: Any) -> None:
         for task in self.tasks:

@@ -28,6 +28,8 @@ class Recipe:
             names alone, `builder.info.features["objects"]["label"].names`: where a model is trained
             from prepared arrays, there is nothing else.
         optimizer: Function from the number of training steps to an optimizer.
+        balancing: Optional function without arguments that gives a `mtl_keras.balancing.Balancing`,
+            for several tasks; without one, losses are added up.
         augment: `mtl_keras.data.Augment` for training.
         epochs: Integer.
         train_size: `(height, width)` of training images in pixels.
@@ -51,7 +53,13 @@ class Recipe:
     val_split: str = "val"
     val_every: int = 5
     seed: int = 0
+    balancing: Callable[[], Any] | None = None
     about: dict = dataclasses.field(default_factory=dict)
+
+    def compile(self, model: Any, steps: int) -> None:
+        """Compiles a model as this recipe trains it, in so many steps."""
+        balancing = None if self.balancing is None else self.balancing()
+        model.compile(optimizer=self.optimizer(steps), balancing=balancing)
 
 
 def load_recipe(recipe: str | pathlib.Path, seed: int | None = None, smoke: bool = False) -> Recipe:
@@ -180,7 +188,7 @@ def train(
         model = recipe.model(source.builder)
         *both, images = source.batches(model)
         steps = -(-images[0] // recipe.batch_size)
-        model.compile(optimizer=recipe.optimizer(epochs * steps))
+        recipe.compile(model, epochs * steps)
         run.check(run_settings(recipe, model, epochs, source.name))
         if run.finished:
             print(f"{run.model_file} is trained to the end already")

@@ -50,6 +50,7 @@ def run_settings(recipe: Any, model: Any, epochs: int, source: str) -> dict:
     serialize = keras.saving.serialize_keras_object
     optimizer = serialize(model.optimizer)
     optimizer["config"].pop("name", None)  # Keras numbers the optimizers of a program.
+    balancing = {} if model.balancing is None else {"balancing": serialize(model.balancing)}
     return _plain(
         {
             "recipe": recipe.name,
@@ -58,6 +59,7 @@ def run_settings(recipe: Any, model: Any, epochs: int, source: str) -> dict:
             "trunk": model.trunk.name,
             "sharing": serialize(model.sharing),
             "optimizer": optimizer,
+            **balancing,
             "epochs": epochs,
             "backend": keras.backend.backend(),
         }

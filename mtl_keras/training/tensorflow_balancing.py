@@ -139,9 +139,11 @@ class TaskGradients:
                 size = image_sizes(matrix, at)
                 matrix = tf.math.divide_no_nan(matrix, size)
             method._sum_over_replicas = sum_over_replicas
-        if all(value is True for value in present.values()):
-            here = None
-        direction = method.step(matrix, losses, here)
+        everywhere = all(value is True for value in present.values())
+        direction = method.step(matrix, losses, None if everywhere else here)
+        if method.weighs:
+            self._model._track_weights(method.last_weights, here & ok)
+        here = None if everywhere else here
         if size is not None:
             direction = direction * size
         if method.on != "parameters" and devices > 1:

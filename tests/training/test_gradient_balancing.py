@@ -17,7 +17,7 @@ class Sum(GradientMethod):
     """Adds gradients up: training must be that of the plain sum of losses."""
 
     def weights_from_gramian(self, gramian):
-        return tf.ones(len(gramian))
+        return tf.ones(gramian.shape[0])
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -25,7 +25,7 @@ class First(GradientMethod):
     """Takes the first task's gradient alone."""
 
     def weights_from_gramian(self, gramian):
-        return tf.one_hot(0, len(gramian))
+        return tf.one_hot(0, gramian.shape[0])
 
 
 def trained(balancing, sharing=None, tasks=None, **compile_arguments):
@@ -55,6 +55,21 @@ def test_the_sum_is_plain_training(on, sharing):
     assert_equal_weights(plain, balanced)
     for key in logs:
         assert logs[key] == pytest.approx(other[key], rel=1e-5)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_logs_have_the_weights_of_directions(run_eagerly):
+    """IMTL-G's weights of two gradients are inverse to their norms, and add up to 1."""
+    _, logs = trained(mtl.balancing.IMTLG("features"), run_eagerly=run_eagerly)
+    weights = np.array([logs["detection_weight"][0], logs["segmentation_weight"][0]])
+    assert weights.sum() == pytest.approx(1.0, abs=1e-5) and np.all(weights > 0)
+    assert abs(weights[0] - weights[1]) > 0.01
+    _, logs = trained(First("parameters"), run_eagerly=run_eagerly)
+    assert (logs["detection_weight"], logs["segmentation_weight"]) == ([1.0], [0.0])
+    _, logs = trained(mtl.balancing.GradNorm(), run_eagerly=run_eagerly)
+    assert (logs["detection_weight"], logs["segmentation_weight"]) == ([1.0], [1.0])
+    _, logs = trained(mtl.balancing.GradDrop(), run_eagerly=run_eagerly)
+    assert "detection_weight" not in logs, "its directions are no weighted sums"
 
 
 @pytest.mark.parametrize("on", ["parameters", "features"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import keras
 
@@ -46,6 +47,7 @@ def make(
     sharing: str = "hard",
     tasks: tuple[str, ...] = ("detection", "segmentation"),
     trunk: str = "efficientnet_lite0",
+    balancing: Callable[[], mtl.balancing.Balancing] | None = None,
 ) -> Recipe:
     """Makes the recipe of a file; the model is called as the file is."""
     name = pathlib.Path(file).stem
@@ -77,6 +79,7 @@ def make(
         data=data,
         model=model,
         optimizer=adamw,
+        balancing=balancing,
         augment=setting.augment,
         epochs=setting.epochs,
         train_size=setting.train_size,
