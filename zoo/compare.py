@@ -28,6 +28,12 @@ class Network:
         # Most images are a scene of their own.
         return self.runs[0]["images" if key == "scenes" and key not in self.runs[0] else key]
 
+    def label(self) -> str:
+        """The way to share, tasks beyond the usual two, and what balances them."""
+        more = [task for task in self["tasks"] if task not in TASKS]
+        more += [self.runs[0]["balancing"]] if "balancing" in self.runs[0] else []
+        return " + ".join([called(self["sharing"]), *more])
+
     def metric(self, name: str) -> float | None:
         return self._mean([run["metrics"].get(name) for run in self.runs])
 
@@ -229,13 +235,11 @@ def called(sharing: str) -> str:
 
 
 def labels(networks: list[Network]) -> dict[str, str]:
-    """Short names: the way to share, tasks beyond the usual two, the trunk where there are two."""
+    """Short names: the label, with the trunk where there are two."""
     several = len({network["trunk"] for network in networks}) > 1
     found = {}
     for network in networks:
-        more = [task for task in network["tasks"] if task not in TASKS]
-        words = [" + ".join([called(network["sharing"]), *more])]
-        found[network["name"]] = ", ".join(words + [network["trunk"]] * several)
+        found[network["name"]] = ", ".join([network.label()] + [network["trunk"]] * several)
     count = collections.Counter(found.values())
     return {name: name if count[label] > 1 else label for name, label in found.items()}
 

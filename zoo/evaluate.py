@@ -55,6 +55,7 @@ def result(recipe, model, measured, split: str, about: dict) -> dict:
     tasks = [task.name for task in model.tasks]
     chosen = Card(tasks=tasks, classes=class_names(model), metrics=metrics).headlines()
     resampled = measured.bootstrap()
+    balancing = about["training"].get("balancing")
     return {
         "name": recipe.name,
         "data": recipe.about["data"]["name"],
@@ -63,6 +64,7 @@ def result(recipe, model, measured, split: str, about: dict) -> dict:
         "scenes": measured.scenes,
         "trunk": model.trunk.name,
         "sharing": sharing_name(model),
+        **({"balancing": balancing} if balancing else {}),
         "tasks": tasks,
         "parameters": model.count_params(),
         "image_size": list(model.image_size),
@@ -158,6 +160,7 @@ def training(recipe, builder, model) -> dict:
     """What the card says of how a model was trained by its recipe."""
     steps = steps_of(recipe, builder, model)
     optimizer = recipe.optimizer(steps)
+    balancing = recipe.balancing and {"balancing": type(recipe.balancing()).__name__}
     return plain(
         {
             "epochs": recipe.epochs,
@@ -167,6 +170,7 @@ def training(recipe, builder, model) -> dict:
             "augment": {} if recipe.augment is None else recipe.augment.get_config(),
             "optimizer": type(optimizer).__name__,
             "ema": bool(optimizer.use_ema),
+            **(balancing or {}),
             "seed": recipe.seed,
         }
     )

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mtl_keras.data.untuned import untuned
+
 IMAGES = "images"
 _PARTS = (IMAGES, "targets", "weights")
 
@@ -131,7 +133,8 @@ class ArrayBatches(keras.utils.PyDataset):
             self._batch(self._epochs[0], 0),
         )
         ds = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        return ds.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        ds = ds.apply(tf.data.experimental.assert_cardinality(len(self)))
+        return untuned(ds.prefetch(2))
 
     def _batch(self, arrays: dict[str, np.ndarray], index: int) -> tuple:
         rows = slice(index * self.batch_size, (index + 1) * self.batch_size)

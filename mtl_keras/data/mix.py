@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtl_keras.data.epochs import Endless, Epochs, numbers
+from mtl_keras.data.untuned import untuned
 
 SAMPLINGS = ("proportional", "uniform", "temperature", "annealed")
 COMPOSITIONS = ("stratified", "image", "source")
@@ -142,7 +143,8 @@ def mix(
     choice = numbers(epochs).flat_map(chosen)
     ds = tf.data.Dataset.choose_from_datasets(filled, choice)
     ds = ds.batch(batch_size, drop_remainder=True)
-    return ds.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
+    ds = ds.apply(tf.data.experimental.assert_cardinality(steps))
+    return untuned(ds.prefetch(tf.data.AUTOTUNE))
 
 
 class _Shares:

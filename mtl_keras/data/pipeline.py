@@ -17,6 +17,7 @@ from mtl_keras.data.builder import KINDS, MAX_OBJECTS
 from mtl_keras.data.epochs import Endless, Epochs, in_order, numbers
 from mtl_keras.data.letterbox import letterbox
 from mtl_keras.data.maps import IGNORE
+from mtl_keras.data.untuned import untuned
 
 SHUFFLE_BYTES = 512 * 2**20
 
@@ -162,7 +163,7 @@ def batches(
 
     ds = finished(numbers(epochs).flat_map(epoch))
     ds = ds.apply(tf.data.experimental.assert_cardinality(count))
-    ds = ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(AUTOTUNE)
+    ds = untuned(ds.batch(batch_size, drop_remainder=drop_remainder).prefetch(AUTOTUNE))
     ds.endless = Endless(count, endless)
     return ds
 
@@ -202,7 +203,8 @@ def examples(builder: Any, split: str) -> Any:
         decoded["id"] = example["image/id"]
         return decoded
 
-    return _read(builder, split).map(decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    ds = _read(builder, split).map(decode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return untuned(ds)
 
 
 def _needs(task: Any, own: dict[str, str]) -> tuple[str, ...]:

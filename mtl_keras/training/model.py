@@ -73,7 +73,8 @@ class MultiTaskModel(BackendStep, TaskLosses, keras.Model):
             loss_weights: Optional dict, task name to the weight of its loss (default 1).
             balancing: Optional `mtl_keras.balancing.Balancing`, or a registered name: how the
                 tasks' losses, each times its weight, become one. By default they are added. It
-                acts in training; the loss of an evaluation is always their sum.
+                acts in training, whose logs have its weights where it has some (`NAME_weight`);
+                the loss of an evaluation is always their sum.
             on_nonfinite: What to do with a batch whose loss or gradient is not finite: `"raise"`
                 stops training with a `NonFiniteLossError` that names the task; `"skip"` leaves
                 the batch out and counts it as `skipped` in the logs. Neither lets it reach

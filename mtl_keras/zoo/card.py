@@ -28,7 +28,8 @@ class Card(dict):
       (`metrics_command`), `metrics_before_rounding` of weights, and `expected`: `metrics` on the
       first `images` of the split, for a quick check. A metric without a value is `None`;
     - `training` (`epochs`, `steps`, `batch_size`, `train_size`, `augment`, `optimizer`, `ema`,
-      `seed`), `training_minutes`, `epochs` and `cost` (`cpu_hours`, `cores`, `device`);
+      `balancing` where losses are not just added up, `seed`), `training_minutes`, `epochs` and
+      `cost` (`cpu_hours`, `cores`, `device`);
     - `versions` of packages, `files` by name (`sha256`, `bytes`, `dtype`) and `pictures`, a list of
       `file` and `caption`.
 
@@ -252,6 +253,8 @@ class Card(dict):
         if "optimizer" in how:
             average = " and an average of the last weights" if how.get("ema") else ""
             facts["optimizer"] = f"{how['optimizer']}{average}"
+        if "balancing" in how:
+            facts["balancing"] = how["balancing"]
         if how.get("augment"):
             facts["augmentation"] = ", ".join(f"{k} {v}" for k, v in how["augment"].items() if v)
         if "seed" in how:

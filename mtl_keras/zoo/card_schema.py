@@ -102,6 +102,7 @@ CARD: dict[str, Any] = {
         "augment*": _DICT,
         "optimizer*": _TEXT,
         "ema*": (lambda value: isinstance(value, bool), "True or False"),
+        "balancing?": _TEXT,
         "seed*": _COUNT,
     },
     "cost*": {"cpu_hours": _HOURS, "cores": _COUNT, "device": _TEXT},

@@ -11,6 +11,7 @@ import pytest
 import toy
 from recipes import lines, state, tiny
 
+import mtl_keras as mtl
 from mtl_keras.training import run as runs
 from mtl_keras.training.recipe import fast, load_recipe, train
 
@@ -94,6 +95,21 @@ def test_killed_at_any_moment_it_goes_on_bit_by_bit(whole, tmp_path):
     ]
     saved = keras.saving.load_model(tmp_path / "model.keras")
     assert toy.same(toy.arrays(saved.weights), toy.arrays(model.weights))
+
+
+def test_a_balancing_goes_on_with_its_state(tmp_path):
+    recipe = tiny(balancing=mtl.balancing.GradNorm)
+    whole = train(recipe, tmp_path / "whole")
+    weights = whole.balancing.variables[0].numpy()
+    assert abs(weights[0] - weights[1]) > 0.01, "it has learned something"
+    killed(recipe, tmp_path / "cut", runs._AfterEpoch, "on_train_batch_end", in_step(1, 1))
+    model = train(recipe, tmp_path / "cut")
+    assert toy.same(state(model), state(whole))
+    assert toy.same(*(toy.arrays(m.balancing.variables) for m in (model, whole)))
+    history = lines(tmp_path / "whole")
+    assert lines(tmp_path / "cut") == history and "distance_weight" in history[0]
+    with pytest.raises(ValueError, match="balancing was .*GradNorm.* and is None"):
+        train(tiny(), tmp_path / "whole")
 
 
 def test_the_average_is_what_is_saved(whole):
