@@ -31,8 +31,8 @@ class Network:
     def label(self) -> str:
         """The way to share, tasks beyond the usual two, and what balances them."""
         more = [task for task in self["tasks"] if task not in TASKS]
-        more += [self.runs[0]["balancing"]] if "balancing" in self.runs[0] else []
-        return " + ".join([called(self["sharing"]), *more])
+        more += [self.runs[0].get("balancing", "").split("(")[0]]
+        return " + ".join(filter(None, [called(self["sharing"]), *more]))
 
     def metric(self, name: str) -> float | None:
         return self._mean([run["metrics"].get(name) for run in self.runs])

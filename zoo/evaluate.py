@@ -160,7 +160,6 @@ def training(recipe, builder, model) -> dict:
     """What the card says of how a model was trained by its recipe."""
     steps = steps_of(recipe, builder, model)
     optimizer = recipe.optimizer(steps)
-    balancing = recipe.balancing and {"balancing": type(recipe.balancing()).__name__}
     return plain(
         {
             "epochs": recipe.epochs,
@@ -170,10 +169,16 @@ def training(recipe, builder, model) -> dict:
             "augment": {} if recipe.augment is None else recipe.augment.get_config(),
             "optimizer": type(optimizer).__name__,
             "ema": bool(optimizer.use_ema),
-            **(balancing or {}),
+            **({} if recipe.balancing is None else {"balancing": described(recipe.balancing())}),
             "seed": recipe.seed,
         }
     )
+
+
+def described(balancing: mtl.balancing.Balancing) -> str:
+    """A method as one would write it, such as `DWA(temperature=2.0)`."""
+    given = ", ".join(f"{key}={value!r}" for key, value in balancing.get_config().items())
+    return f"{type(balancing).__name__}({given})"
 
 
 def steps_of(recipe, builder, model) -> int:

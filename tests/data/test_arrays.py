@@ -49,6 +49,7 @@ def test_batches_are_those_that_were_written_epoch_by_epoch(written):
         check([arrays[i] for i in range(len(arrays))], expected[epoch % 2])
         check(list(ds.as_numpy_iterator()), expected[epoch % 2])
     assert ds.element_spec[0].shape == (None, *SIZE, 3)
+    assert ds.options().autotune.enabled is False
 
 
 def test_bad_folders_are_refused(tmp_path, written):

@@ -132,6 +132,12 @@ def test_determinism_and_epochs(shapes, labels_task):
     assert sorted(sums(make(1))) != sorted(epochs[0])
 
 
+def test_no_tuner_holds_up_the_end_of_an_epoch(shapes, labels_task):
+    augmented = batches(shapes, "train", [labels_task()], 64, augment=FREE)
+    for ds in (augmented, batches(shapes, "train", [labels_task()], 64), examples(shapes, "train")):
+        assert ds.options().autotune.enabled is False
+
+
 def test_shuffling_only_changes_the_order(shapes, labels_task):
     def make(shuffle):
         return batches(shapes, "train", [labels_task()], 64, 1, shuffle=shuffle)

@@ -64,8 +64,8 @@ def test_card_recipe_and_file_agree(name):
     assert training["epochs"] == card["epochs"] == recipe.epochs
     assert training["batch_size"] == recipe.batch_size
     assert training["train_size"] == list(recipe.train_size)
-    balancing = recipe.balancing and type(recipe.balancing()).__name__
-    assert training.get("balancing") == balancing
+    balancing = None if recipe.balancing is None else type(recipe.balancing()).__name__
+    assert training.get("balancing", "None").split("(")[0] == str(balancing)
     assert training["augment"] == recipe.augment.get_config()
     for key, value in recipe.about.items():
         assert card[key] == value, key

@@ -231,12 +231,13 @@ def test_three_tasks_are_compared_by_those_that_have_twins(report, tmp_path):
 
 def test_what_balances_tasks_is_said(report, tmp_path):
     write(tmp_path, "hard", 0.60, 0.90)
-    write(tmp_path, "hard", 0.63, 0.918, name="lite_hard_nuclei_imtl_g", balancing="IMTLG")
+    name, method = "lite_hard_nuclei_dwa", "DWA(temperature=2.0)"
+    write(tmp_path, "hard", 0.63, 0.918, name=name, balancing=method)
     write_twins(tmp_path)
     text = text_of(report, tmp_path)
     assert row(text, "nuclei hard +0.0", "Summary")["sharing"] == "hard"
-    assert row(text, "nuclei hard + IMTLG", "Summary")["Δm, %"].startswith("+3.5 [")
-    assert row(text, "hard + IMTLG", "nuclei")["training"] == "60 min, 2 CPU cores"
+    assert row(text, "nuclei hard + DWA", "Summary")["Δm, %"].startswith("+3.5 [")
+    assert row(text, "hard + DWA", "nuclei")["training"] == "60 min, 2 CPU cores"
 
 
 def test_other_splits_stand_apart_beside_published_numbers(report, tmp_path):
