@@ -142,7 +142,7 @@ class TaskGradients:
         everywhere = all(value is True for value in present.values())
         direction = method.step(matrix, losses, None if everywhere else here)
         if method.weighs:
-            self._model._track_weights(method.last_weights, here & ok)
+            self._model.track_weights(method.last_weights, here & ok)
         here = None if everywhere else here
         if size is not None:
             direction = direction * size
