@@ -141,7 +141,7 @@ class TaskGradients:
             method._sum_over_replicas = sum_over_replicas
         everywhere = all(value is True for value in present.values())
         direction = method.step(matrix, losses, None if everywhere else here)
-        if method.weighs:
+        if method.weighs and method.last_weights is not None:
             self._model.track_weights(method.last_weights, here & ok)
         here = None if everywhere else here
         if size is not None:
