@@ -83,8 +83,7 @@ def test_evaluate_equals_metrics_by_hand(trained):
         assert logs[key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
     for key in ("AP", "AP50", "AP75", "AP_at_100", "AP_0", "AP_1", "AP_2"):
         assert f"detection_{key}" in logs
-    # That something was learned: how much differs with the rounding of one thread or several.
-    assert logs["detection_AP50"] > 0.3 and logs["segmentation_mean_iou"] > 0.4
+    assert logs["detection_AP50"] > 0.3 and logs["segmentation_mean_iou"] > 0.5
     values = model.evaluate(dataset(x, y), verbose=0)
     assert values == pytest.approx(list(logs.values()), nan_ok=True)
 
