@@ -13,7 +13,7 @@ def trained():
     model = toy.model([toy.detection(channels=16, depth=2), toy.segmentation(channels=16)])
     x, y = toy.batch(model.tasks)
     model.compile(keras.optimizers.Adam(1e-2))
-    history = model.fit(x, y, batch_size=4, epochs=120, verbose=0).history
+    history = model.fit(x, y, batch_size=4, epochs=240, verbose=0).history
     return model, x, y, history
 
 
