@@ -6,10 +6,9 @@ from typing import Any
 def untuned(ds: Any) -> Any:
     """Switches autotuning off: `AUTOTUNE` is as many calls at once as there are threads.
 
-    The thread that tunes sleeps for up to a minute between two looks. It is woken when an iterator
-    goes, but can look whether it should end before that is noted, and sleep on (TensorFlow 2.21):
-    Keras, which makes an iterator an epoch, then waits for it. With one core we saw that at the end
-    of most epochs, of 50 seconds each.
+    An iterator waits, when it goes, for the thread that tunes it, which sleeps for up to a minute
+    between two looks (TensorFlow 2.21). Keras makes an iterator an epoch: trainings on one core
+    each stood still after most epochs, for up to 50 seconds.
 
     Args:
         ds: `tf.data.Dataset`.
