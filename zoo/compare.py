@@ -28,10 +28,14 @@ class Network:
         # Most images are a scene of their own.
         return self.runs[0]["images" if key == "scenes" and key not in self.runs[0] else key]
 
+    def balancing(self) -> str:
+        """The class of the method that balances tasks, or nothing."""
+        return self.runs[0].get("balancing", "").split("(")[0]
+
     def label(self) -> str:
         """The way to share, tasks beyond the usual two, and what balances them."""
         more = [task for task in self["tasks"] if task not in TASKS]
-        more += [self.runs[0].get("balancing", "").split("(")[0]]
+        more += [self.balancing()]
         return " + ".join(filter(None, [called(self["sharing"]), *more]))
 
     def metric(self, name: str) -> float | None:

@@ -103,6 +103,7 @@ def close(points: list[tuple], distance: float = 3.0) -> list[list[tuple]]:
 def point(axes, x: float, changed: Change, network: Network, label: str) -> None:
     colour, marker = STYLES.get(network["sharing"], OTHER)
     marker = "P" if len(network["tasks"]) > len(TASKS) else marker
+    marker = "D" if network.balancing() else marker
     low, high = changed.interval or (changed.value, changed.value)
     axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
     axes.plot([x], [changed.value], marker, color=colour, markersize=7, label=label)
