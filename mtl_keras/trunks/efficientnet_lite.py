@@ -1,7 +1,7 @@
 """EfficientNet-Lite 0 to 4: EfficientNet without squeeze-and-excitation and with ReLU6.
 
-ImageNet weights of Lite0 are part of the package (`weights/NOTICE` says where they come from), so
-that a pretrained trunk needs no network.
+ImageNet weights of Lite0 and Lite2 are part of the package (`weights/NOTICE` says where they come
+from), so that a pretrained trunk needs no network.
 
 Reference: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks",
 ICML 2019, arXiv:1905.11946; Liu, "Higher accuracy on vision models with EfficientNet-Lite",
@@ -180,9 +180,10 @@ def _fill(models, *, file):
         set_weights({key: arrays[key] for key in arrays.files}, models)
 
 
-_WEIGHTS = {
-    "efficientnet_lite0": {"imagenet": functools.partial(_fill, file="efficientnet_lite0.npz")},
-}
+_PRETRAINED = ("efficientnet_lite0", "efficientnet_lite2")
 
 for _name, (_width, _depth) in VARIANTS.items():
-    register(_name, weights=_WEIGHTS.get(_name))(functools.partial(stages, _width, _depth))
+    _imagenet = {"imagenet": functools.partial(_fill, file=f"{_name}.npz")}
+    register(_name, weights=_imagenet if _name in _PRETRAINED else None)(
+        functools.partial(stages, _width, _depth)
+    )

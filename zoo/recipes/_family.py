@@ -85,11 +85,11 @@ def make(
         train_size=setting.train_size,
         batch_size=setting.batch_size,
         val_every=max(setting.epochs // 4, 1),
-        about=describe(setting, tasks),
+        about=describe(setting, tasks, trunk),
     )
 
 
-def describe(setting: Setting, tasks: tuple[str, ...]) -> dict:
+def describe(setting: Setting, tasks: tuple[str, ...], trunk: str) -> dict:
     """What the card of a network says of its data and of its use."""
     about = mtl.data.info(setting.data)
     return {
@@ -100,7 +100,7 @@ def describe(setting: Setting, tasks: tuple[str, ...]) -> dict:
             "code": "Apache-2.0",
             "weights": setting.weights_licence,
             "data": about["licence"],
-            "trunk": "ImageNet weights of EfficientNet-Lite0, Apache-2.0",
+            "trunk": f"ImageNet weights of {TRUNKS[trunk]}, Apache-2.0",
         },
         "data": {
             "name": setting.data,
@@ -112,6 +112,11 @@ def describe(setting: Setting, tasks: tuple[str, ...]) -> dict:
         },
     }
 
+
+TRUNKS = {
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+}
 
 WORDS = {
     ("detection",): "Boxes",
