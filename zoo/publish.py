@@ -35,6 +35,7 @@ TOLERANCE = 0.002
 AT_ONE_SCORE = ("_precision", "_recall", "_F1")
 DTYPES = ("float16_rounded", "float16_rounded9", "float16", "float32")
 EXPECTED = 40
+FIRST_TRUNK = "efficientnet_lite0"
 
 
 def publish(recipe, run: pathlib.Path, cores: int, device: str) -> dict:
@@ -73,10 +74,11 @@ def write(recipe, model, dtype: str) -> None:
     """Writes weights and what of the card follows from recipe and model.
 
     Twins and networks of several towers go into the data package, since the wheel would be too
-    large with them.
+    large with them. So would the data package with those of other trunks: they go into the wheel.
     """
     one_trunk = len(model.tasks) > 1 and isinstance(model.sharing, mtl.sharing.HardSharing)
-    root = registry.PUBLISHED if one_trunk else registry.CHECKOUT / "published"
+    in_wheel = one_trunk or model.trunk.name != FIRST_TRUNK
+    root = registry.PUBLISHED if in_wheel else registry.CHECKOUT / "published"
     root.mkdir(parents=True, exist_ok=True)
     save_to_zoo(model, root / recipe.name, about=recipe.about, dtype=dtype)
 

@@ -1,7 +1,8 @@
 """The card of a model: what it is, was trained on, reaches and costs, and how it may be used."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mtl_keras.zoo.card_schema import CARD, check_fields
@@ -233,13 +234,33 @@ class Card(dict):
     def _measured(self) -> str:
         split = self.get("metrics_split")
         shown = self.headlines()
-        rest = {name: v for name, v in self["metrics"].items() if name not in shown}
+        by_class, rest = self._by_class()
         lines = [f"On `{split}`, in the pictures' own pixels:", ""] if split else []
-        lines += ["| metric | value |", "| --- | ---: |"]
-        lines += [f"| {name} | {_number(value)} |" for name, value in (shown | rest).items()]
+        columns = ["metric", "value"]
+        lines += _table(columns, ([name, value] for name, value in (shown | rest).items()))
+        if by_class:
+            columns = list(dict.fromkeys(itertools.chain.from_iterable(by_class.values())))
+            rows = ([name, *map(values.get, columns)] for name, values in by_class.items())
+            example = f"`{columns[0]}_{next(iter(by_class))}`"
+            lines += ["", f"By class; `card.json` has them by names like {example}:", ""]
+            lines += _table(["class", *columns], rows)
         if command := self.get("metrics_command"):
             lines += ["", "They are measured again by", "", f"```bash\n{command}\n```"]
         return "\n".join(lines)
+
+    def _by_class(self) -> tuple[dict[str, dict[str, float | None]], dict[str, float | None]]:
+        """Metrics of single classes, class to metric to value, and the others."""
+        own = self.get("classes", {})
+        names = dict.fromkeys(itertools.chain.from_iterable(own.values()))
+        by_class, rest = {name: {} for name in names}, {}
+        for metric, value in self["metrics"].items():
+            ends = [name for name in names if metric.endswith(f"_{name}")]
+            if ends:
+                name = max(ends, key=len)
+                by_class[name][metric.removesuffix(f"_{name}")] = value
+            else:
+                rest[metric] = value
+        return {name: values for name, values in by_class.items() if values}, rest
 
     def _trained(self) -> str:
         how = self["training"]
@@ -318,6 +339,13 @@ def _wrapped(text: str, title: str = "", width: int = 88) -> list[str]:
 
 def _bullets(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"- **{title}**: {text}" for title, text in facts.items())
+
+
+def _table(columns: list[str], rows: Iterable[list]) -> list[str]:
+    """Lines of a table whose rows begin with a name; numbers follow."""
+    cells = [[name, *map(_number, values)] for name, *values in rows]
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    return [f"| {' | '.join(line)} |" for line in (columns, rule, *cells)]
 
 
 def _number(value: float | None) -> str:
