@@ -123,11 +123,12 @@ def rank(name: str, known: tuple[str, ...]) -> int:
     return known.index(name) if name in known else len(known)
 
 
-def place(network: Network) -> tuple:
-    """By number of tasks (one last), way to share and name."""
-    count, sharing = len(network["tasks"]), network["sharing"]
-    order = rank(sharing, SHARINGS)
-    return (count == 1, network["trunk"], order, count, network["tasks"], network["name"])
+def place(about: Network | dict) -> tuple:
+    """Order of networks and of cards: by set, one task last, then trunk, way to share and name."""
+    data, trunk, tasks = about["data"], about["trunk"], about["tasks"]
+    order = rank(about["sharing"], SHARINGS)
+    sets = (rank(data, SETS), data)
+    return (*sets, len(tasks) == 1, trunk, order, len(tasks), tasks, about["name"])
 
 
 def joint(networks: list[Network]) -> list[Network]:

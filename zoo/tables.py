@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 
-from compare import SETS, SHARINGS, rank
+from compare import place
 
 import mtl_keras as mtl
 from mtl_keras.balancing import _BALANCINGS
@@ -33,7 +33,7 @@ def models() -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     cards = [info(name) for name in list_models()]
-    for card in sorted(cards, key=place):
+    for card in sorted(cards, key=place_of_card):
         height, width = card["input"]["letterbox"]
         shared = f"{card['shared_fraction']:.1%}" if len(card["tasks"]) > 1 else "–"
         size = sum(file["bytes"] for file in card["files"].values())
@@ -46,11 +46,9 @@ def models() -> str:
     return "\n".join(rows)
 
 
-def place(card: dict) -> tuple:
-    """By set; networks of several tasks first, by their way to share."""
-    data, tasks = card["data"]["name"], card["tasks"]
-    sharing = rank(card["sharing"], SHARINGS)
-    return (rank(data, SETS), data, len(tasks) == 1, sharing, len(tasks), card["name"])
+def place_of_card(card: dict) -> tuple:
+    trunk = card["config"]["trunk"]["config"]["name"]
+    return place({**card, "data": card["data"]["name"], "trunk": trunk})
 
 
 def metric(card: dict, name: str) -> str:
