@@ -240,11 +240,12 @@ def called(sharing: str) -> str:
 
 
 def labels(networks: list[Network]) -> dict[str, str]:
-    """Short names: the label, with the trunk where there are two."""
-    several = len({network["trunk"] for network in networks}) > 1
+    """Short names: the label, with the trunk where it is another than most have."""
+    trunks = collections.Counter(sorted(network["trunk"] for network in networks))
     found = {}
     for network in networks:
-        found[network["name"]] = ", ".join([network.label()] + [network["trunk"]] * several)
+        other = network["trunk"] != trunks.most_common(1)[0][0]
+        found[network["name"]] = ", ".join([network.label()] + [network["trunk"]] * other)
     count = collections.Counter(found.values())
     return {name: name if count[label] > 1 else label for name, label in found.items()}
 

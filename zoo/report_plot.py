@@ -106,4 +106,8 @@ def point(axes, x: float, changed: Change, network: Network, label: str) -> None
     marker = "D" if network.balancing() else marker
     low, high = changed.interval or (changed.value, changed.value)
     axes.plot([x, x], [low, high], color=colour, linewidth=1.6, alpha=0.7)
-    axes.plot([x], [changed.value], marker, color=colour, markersize=7, label=label)
+    # Of another trunk than most of the set.
+    inside = "white" if label.endswith(f", {network['trunk']}") else colour
+    axes.plot(
+        [x], [changed.value], marker, color=colour, mfc=inside, markersize=7, label=label, mew=1.6
+    )

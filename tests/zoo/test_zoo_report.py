@@ -229,6 +229,25 @@ def test_three_tasks_are_compared_by_those_that_have_twins(report, tmp_path):
     assert "differ in epochs: 14 against 20" in text
 
 
+def test_twins_have_the_same_trunk(report, tmp_path):
+    for kind in ("hard", "soft"):
+        write(tmp_path, kind, 0.63, 0.918)
+    write_twins(tmp_path)
+    write(tmp_path, "hard", 0.66, 0.90, trunk="wide", name="wide_hard_nuclei")
+    text = text_of(report, tmp_path)
+    assert row(text, "`wide_hard", "nuclei")["Δm, %"] == "no twins yet"
+    for task, ap in (("detection", 0.66), ("segmentation", None)):
+        name = f"wide_{task}_nuclei"
+        write(tmp_path, task, ap, 0.90, trunk="wide", name=name, parameters=6_600_000)
+    text = text_of(report, tmp_path)
+    found = row(text, "nuclei hard, wide", "Summary")
+    assert found["Δm, %"].startswith("+0.0 [")
+    assert found["parameters"] == "25%"
+    assert row(text, "both twins in turn, wide", "nuclei")["parameters"] == "13.20 M"
+    # The trunk that most networks have goes without saying.
+    assert row(text, "nuclei soft", "Summary")["parameters"] == "55%"
+
+
 def test_what_balances_tasks_is_said(report, tmp_path):
     write(tmp_path, "hard", 0.60, 0.90)
     name, method = "lite_hard_nuclei_dwa", "DWA(temperature=2.0)"
