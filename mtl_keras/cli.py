@@ -18,6 +18,8 @@ from rich.progress import track
 from rich.table import Table
 from typer.core import TyperGroup
 
+# What pictures that `predict` writes are marked with.
+RESULT_OF = "mtl-keras predict"
 # Errors that tell users what to do differently, where mtl_keras itself raised them.
 _OF_USERS = (ValueError, TypeError, OSError, ImportError, RuntimeError, FloatingPointError)
 
@@ -140,8 +142,9 @@ def predict(
     missing = [str(path) for path in images if not path.exists()]
     if missing:
         raise FileNotFoundError(f"there is no image file {', '.join(map(repr, missing))}")
-    stems = _stems(images, out)
+    stems = _stems(images)
     network = _load(model)
+    _keep_others(images, stems, out, network)
     out.mkdir(parents=True, exist_ok=True)
     found, failed = [], 0
     for path, stem in track(
@@ -292,8 +295,9 @@ def finetune(
     image_size: Annotated[
         int | None,
         typer.Option(
+            min=32,
             help="Longest side in pixels, a multiple of 32, to which images are fitted; default: "
-            "that of the largest image, but not more than the model has."
+            "that of the largest image, but not more than the model has.",
         ),
     ] = None,
 ) -> None:
@@ -399,7 +403,7 @@ def _load(name: str) -> Any:
     """Loads a published model by its name, or a model that `finetune` or `train` saved."""
     path = pathlib.Path(name)
     with _console().status(f"Loading {name} …"):
-        if path.suffix != ".keras":
+        if path.suffix != ".keras" or path.is_dir() or "://" in name:
             from mtl_keras import zoo
 
             return zoo.load(name)
@@ -448,23 +452,50 @@ def _builder(data: str, on_bad: str) -> tuple[Any, str]:
     return builder, found
 
 
-def _stems(images: list[pathlib.Path], out: pathlib.Path) -> list[str]:
-    """Returns a name for the results of each image; results never overwrite an image."""
+def _stems(images: list[pathlib.Path]) -> list[str]:
+    """Returns a name for the results of each image."""
     stems: list[str] = []
     for path in images:
         stem, number = path.stem, 2
         while stem in stems:
             stem, number = f"{path.stem}_{number}", number + 1
         stems.append(stem)
-    given = {path.resolve() for path in images}
-    for stem in stems:
-        for path in out.resolve().glob(f"{stem}_*.png"):
-            if path in given:
-                raise ValueError(
-                    f"`--out` is the folder of the image {str(path)!r}, which a result would "
-                    "overwrite; give another folder"
-                )
     return stems
+
+
+def _keep_others(
+    images: list[pathlib.Path], stems: list[str], out: pathlib.Path, model: Any
+) -> None:
+    """Makes sure that results overwrite no image or label, but only results."""
+    given = {path.resolve() for path in images}
+    parts = dict.fromkeys(["prediction", "instances", "mask", *(task.name for task in model.tasks)])
+    for stem in stems:
+        for part in parts:
+            path = out.resolve() / f"{stem}_{part}.png"
+            if path in given or (path.exists() and not _is_result(path)):
+                raise ValueError(
+                    f"`--out` holds {str(path)!r}, which is no result of `mtl-keras predict` and "
+                    "which a result would overwrite; give another folder"
+                )
+
+
+def _save_result(image: Any, path: pathlib.Path) -> None:
+    """Saves a picture with a mark by which `_is_result` knows it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    mark = PngInfo()
+    mark.add_text("Software", RESULT_OF)
+    image.save(path, pnginfo=mark)
+
+
+def _is_result(path: pathlib.Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == RESULT_OF
+    except OSError:  # No picture, so that it is none of ours.
+        return False
 
 
 def _predict_one(
@@ -484,25 +515,28 @@ def _predict_one(
         predictions = dict(found[task.name])
         if "mask" in predictions:
             file = f"{stem}_mask.png" if task.name == "segmentation" else f"{stem}_{task.name}.png"
-            Image.fromarray(predictions.pop("mask").astype("uint8")).save(out / file)
+            _save_result(Image.fromarray(predictions.pop("mask").astype("uint8")), out / file)
             names = [task.class_name(c) for c in range(task.num_classes)]
             result[task.name] = {"mask": file, "class_names": names}
         elif "distance" in predictions:
             file = f"{stem}_{task.name}.png"
             grey = np.rint(65535.0 * np.clip(predictions["distance"], 0.0, 1.0))
-            Image.fromarray(grey.astype("uint16")).save(out / file)
+            _save_result(Image.fromarray(grey.astype("uint16")), out / file)
             result[task.name] = {"distance": file}
         else:
             names = [task.class_name(int(c)) for c in predictions["classes"]]
             values = {key: value.tolist() for key, value in predictions.items()}
             result[task.name] = {**values, "class_names": names}
-            object_names = [task.class_name(c) for c in range(task.num_classes)]
+            if "boxes" in predictions:
+                object_names = [task.class_name(c) for c in range(task.num_classes)]
     if "instances" in found and "instances" not in result:
         file = f"{stem}_instances.png"
-        Image.fromarray(found["instances"]["mask"].astype("uint16")).save(out / file)
+        _save_result(Image.fromarray(found["instances"]["mask"].astype("uint16")), out / file)
         result["instances"] = {"mask": file}
+    if not any({"boxes", "mask", "distance"} & set(predictions) for predictions in found.values()):
+        return result  # There is nothing to draw.
     picture = f"{stem}_prediction.png"
-    draw_predictions(image, found, object_names).save(out / picture)
+    _save_result(draw_predictions(image, found, object_names), out / picture)
     return {**result, "picture": picture}
 
 

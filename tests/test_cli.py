@@ -178,6 +178,29 @@ def test_predict_writes_distances(tmp_path):
     assert (out / one["picture"]).is_file()
 
 
+def test_predict_keeps_what_is_none_of_its_results(saved, tmp_path):
+    image = picture(tmp_path / "x[1].png")
+    common = ("predict", image, "--model", saved, "--out", tmp_path)
+    assert run(*common).exit_code == 0
+    assert run(*common).exit_code == 0, "results may be written again"
+    label = picture(tmp_path / "x[1]_mask.png", mode="L")
+    before = label.read_bytes()
+    refused(run(*common), "x[1]_mask.png", "overwrite")
+    assert label.read_bytes() == before
+
+
+def test_predict_draws_only_what_can_be_drawn(tmp_path):
+    image, out = picture(tmp_path / "one.png"), tmp_path / "out"
+    kind = mtl.tasks.Classification(2, class_names=["day", "night"], name="when")
+    for tasks, pictured in (([kind], False), ([toy.detection(), kind], True)):
+        toy.model(tasks).save(tmp_path / "model.keras")
+        result = run("predict", image, "--model", tmp_path / "model.keras", "--out", out)
+        assert result.exit_code == 0, result.output
+        (one,) = json.loads((out / "predictions.json").read_text())["images"]
+        assert set(one["when"]["class_names"]) <= {"day", "night"}
+        assert ("picture" in one) == pictured == (out / "one_prediction.png").exists()
+
+
 def test_predict_refuses(saved, tmp_path, monkeypatch):
     image = picture(tmp_path / "x.png")
     mask = picture(tmp_path / "x_mask.png")
@@ -218,6 +241,9 @@ def history(out):
 
 def test_finetune(saved, coco, tmp_path):
     data, out = coco("train", 10), tmp_path / "tuned"
+    # As a run leaves it that is killed while it writes the state of its first epoch.
+    (out / "backup").mkdir(parents=True)
+    (out / "backup" / "latest.weights.h5").write_bytes(b"half a file")
     common = ("--data", data, "--out", out, "--epochs", 2, "--batch-size", 4)
     result = run("finetune", "--model", saved, *common)
     assert result.exit_code == 0, result.output

@@ -60,7 +60,7 @@ def saved_model(model: Any, path: str | pathlib.Path) -> pathlib.Path:
         )
     import tensorflow as tf
 
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"`path` must be a new or empty folder. Received: {str(path)!r}")
     predict = predict_function(model)

@@ -190,7 +190,14 @@ class Detection(Task):
             message=f"an image holds more objects than max_objects={self.max_objects} of task "
             f"{self.name!r}; make the task with a larger `max_objects`",
         )
-        with tf.control_dependencies([enough]):
+        known = tf.debugging.assert_less(
+            tf.cast(classes, "int32"),
+            self.num_classes,
+            message=f"an image holds an object of a class that task {self.name!r} with "
+            f"num_classes={self.num_classes} does not have",
+        )
+        # Run eagerly, assertions return nothing.
+        with tf.control_dependencies([one for one in (enough, known) if one is not None]):
             missing = self.max_objects - count
         boxes = tf.pad(boxes, [[0, missing], [0, 0]])
         classes = tf.pad(tf.cast(classes, "int32"), [[0, missing]], constant_values=-1)

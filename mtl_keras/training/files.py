@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import pathlib
+import re
 from typing import Any
 
 import keras
@@ -46,4 +48,27 @@ def load_model(path: str | os.PathLike, **kwargs: Any) -> Any:
         raise FileNotFoundError(f"`path` must be a file that exists. Received: path={str(path)!r}")
     for room in _ROOMS:
         importlib.import_module(f"mtl_keras.{room}")
-    return keras.saving.load_model(path, **kwargs)
+    try:
+        return keras.saving.load_model(path, **kwargs)
+    except TypeError as error:
+        unknown = re.search("Could not locate class '([^']+)'", str(error))
+        if unknown is None:
+            raise
+        raise ValueError(
+            f"{str(path)!r} holds a {unknown[1]}, which is not known: import what registers it, "
+            "or give it as `custom_objects`"
+        ) from error
+
+
+def save_whole(model: Any, path: pathlib.Path) -> None:
+    """Saves a model so that the file is there whole or not at all, whenever the process ends."""
+    partial = path.with_name("partial.keras")
+    model.save(partial)
+    flush(partial)
+    os.replace(partial, path)
+
+
+def flush(path: pathlib.Path) -> None:
+    """Waits until a file is on the disk."""
+    with path.open("r+b") as file:  # Windows flushes only what can be written to.
+        os.fsync(file.fileno())

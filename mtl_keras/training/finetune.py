@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from mtl_keras.tasks import Detection, Segmentation
+from mtl_keras.training.files import save_whole
 from mtl_keras.training.model import MultiTaskModel, heads_of
 from mtl_keras.training.recipe import backup
 
@@ -124,7 +125,7 @@ def finetune(
     """
     from mtl_keras import data
 
-    out = pathlib.Path(out)
+    out = pathlib.Path(out).expanduser()
     if (out / "model.keras").exists():
         raise FileExistsError(
             f"`out` holds a finished run already: {str(out / 'model.keras')!r}; give another folder"
@@ -167,7 +168,7 @@ def finetune(
         ],
     )
     metrics = model.evaluate(val, return_dict=True) | model.choose_confidence()
-    model.save(out / "model.keras")
+    save_whole(model, out / "model.keras")
     shutil.rmtree(out / "backup", ignore_errors=True)
     return {name: float(value) for name, value in metrics.items()}
 
@@ -205,6 +206,8 @@ def _resumes(out: pathlib.Path, settings: dict) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     noted = out / "settings.json"
     resumes = (out / "backup" / "training_metadata.json").exists()
+    if not resumes:  # What was killed while it wrote its first epoch left half a file.
+        shutil.rmtree(out / "backup", ignore_errors=True)
     if resumes and noted.exists() and (before := json.loads(noted.read_text())) != settings:
         other = {k: (before.get(k), v) for k, v in settings.items() if before.get(k) != v}
         raise ValueError(

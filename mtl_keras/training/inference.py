@@ -21,6 +21,11 @@ def predict_images(
         )
     if isinstance(images, (str, bytes)) or hasattr(images, "__fspath__"):
         raise ValueError(f"`images` must be a list of images. Received one path: {images!r}")
+    if not isinstance(images, (list, tuple)) and len(getattr(images, "shape", ())) in (2, 3):
+        raise ValueError(
+            "`images` must be a list of images, or a batch of them. Received one image of shape "
+            f"{tuple(images.shape)}"
+        )
     predict = predict_function(model)
     bar = keras.utils.Progbar(len(images), verbose=1 if verbose else 0, unit_name="image")
     results = []
@@ -72,7 +77,8 @@ def predict_function(model: Any) -> Callable:
 
     Returns:
         A function of `(batch, height, width, 3)` uint8 images, all of one size, that gives a
-        dict, task name to predictions in the pixels of those images. It is made once a model.
+        dict, task name to predictions in the pixels of those images. It is made anew when the
+        image size of the model or a setting of its tasks was changed.
 
     Raises:
         ValueError: If the model reads sequences.
@@ -83,11 +89,22 @@ def predict_function(model: Any) -> Callable:
             f"`model` must read images; its trunk {trunk.name!r} reads sequences. Use "
             "`model.predict(sequences)`, and `task.decode` on the outputs of each task"
         )
-    made = getattr(model, "_predict_images_function", None)
-    if made is None:
+    settings = _settings(model)
+    made_for, made = getattr(model, "_predict_images_function", (None, None))
+    if made_for != settings:
         made = _tensorflow(model) if keras.backend.backend() == "tensorflow" else _eager(model)
-        model._predict_images_function = made
+        model._predict_images_function = (settings, made)
     return made
+
+
+def _settings(model: Any) -> str:
+    """What the function of a model is made of besides weights, in words."""
+    # Boxes are chosen by their confidence afterwards.
+    tasks = [
+        {key: value for key, value in task.get_config().items() if key != "confidence"}
+        for task in model.tasks
+    ]
+    return repr((tuple(model.image_size), tasks))
 
 
 def _tensorflow(model: Any) -> Callable:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from mtl_keras.training.files import flush, save_whole
 from mtl_keras.training.settings import difference
 
 _STATE = re.compile(r"epoch(\d+)\.weights\.h5")
@@ -107,7 +108,7 @@ class Run:
         self._backup.mkdir(exist_ok=True)
         partial = self._backup / "partial.weights.h5"
         model.save_weights(partial, overwrite=True)
-        _flush(partial)
+        flush(partial)
         state = self._backup / f"epoch{epoch:04d}.weights.h5"
         os.replace(partial, state)
         for path in self._backup.iterdir():
@@ -116,10 +117,7 @@ class Run:
 
     def finish(self, model: Any) -> None:
         """Writes the model, and removes what only an interrupted run needs."""
-        partial = self.folder / "partial.keras"
-        model.save(partial)
-        _flush(partial)
-        os.replace(partial, self.model_file)
+        save_whole(model, self.model_file)
         shutil.rmtree(self._backup, ignore_errors=True)
         self._write_minutes()
 
@@ -161,9 +159,3 @@ def _write(path: pathlib.Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
-
-
-def _flush(path: pathlib.Path) -> None:
-    """Waits until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -55,7 +55,7 @@ def push(model: Any, address: str, message: str | None = None) -> str:
             f"Received: address={address!r}"
         )
     if isinstance(model, (str, os.PathLike)):
-        folder = pathlib.Path(model)
+        folder = pathlib.Path(model).expanduser()
         _check(folder)
         _upload(folder, handle, message)
     else:

@@ -74,7 +74,7 @@ def save_to_zoo(
 
     if not isinstance(model, MultiTaskModel):
         raise ValueError(f"`model` must be a `MultiTaskModel`. Received: model={model!r}")
-    folder = pathlib.Path(folder).absolute()
+    folder = pathlib.Path(folder).expanduser().absolute()
     _check_place(folder)
     about = _checked_about(about)
     folder.parent.mkdir(parents=True, exist_ok=True)

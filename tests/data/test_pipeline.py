@@ -196,6 +196,25 @@ def test_objects_that_are_hardly_visible(coco_folder, labels_task, unstack):
         assert (len(widths) > 1) == (min_visible < 1)
 
 
+def test_a_crowd_stays_wherever_it_is_seen(coco_folder, labels_task, unstack):
+    for k in range(10):
+        key = coco_folder.image(f"{k}.png", 64, 64)
+        for i in range(4):
+            coco_folder.rectangle(key, 16 * i, 0, 16, 64, iscrowd=int(i % 2 == 0))
+    builder = from_coco(coco_folder.write(), coco_folder.images, data_dir=coco_folder.folder / "p")
+    augment = Augment(scale=(1, 1), flip=None, colour=0, min_visible=1.0, reference_size=(64, 64))
+    cut = 0
+    for _, labels in all_of(
+        batches(builder, "train", [labels_task()], (64, 40), 1, augment), unstack
+    ):
+        widths = labels["boxes"][:, 2] - labels["boxes"][:, 0]
+        assert (widths[~labels["is_crowd"]] == 16).all()
+        cut += int((widths[labels["is_crowd"]] < 16).sum())
+        # Nothing else has a mask that is to be ignored.
+        assert ((labels["mask"] == 255).any(0)).sum() == widths[labels["is_crowd"]].sum()
+    assert cut > 0
+
+
 def test_tiny_images_and_large_windows(coco_folder, labels_task, unstack):
     for i in range(8):
         coco_folder.image(f"a{i}.png", 1, 1)

@@ -140,6 +140,13 @@ def test_too_many_objects_say_which_argument_to_change():
         toy.detection().encode(toy.labels(9), toy.SIZE)
 
 
+def test_a_class_that_the_detection_does_not_have_is_an_error():
+    labels = toy.labels(2, classes=3)
+    labels["classes"][1] = 3
+    with pytest.raises(Exception, match="'detection' with num_classes=3 does not have"):
+        toy.detection().encode(labels, toy.SIZE)
+
+
 def test_a_class_that_the_mask_task_does_not_have_is_an_error():
     labels = toy.labels(1)
     labels["mask"][0, 0] = 4

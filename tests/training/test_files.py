@@ -10,6 +10,7 @@ import pytest
 import toy
 
 import mtl_keras as mtl
+from mtl_keras.training.files import save_whole
 
 
 def python(code, *arguments):
@@ -54,3 +55,34 @@ def test_arguments_reach_keras_and_missing_files_are_named(tmp_path):
     assert not mtl.load_model(tmp_path / "model.keras", compile=False).compiled
     with pytest.raises(FileNotFoundError, match="`path`.*none.keras"):
         mtl.load_model(tmp_path / "none.keras")
+
+
+def test_a_class_that_is_not_known_is_named(tmp_path):
+    @keras.saving.register_keras_serializable(package="elsewhere")
+    class Own(keras.layers.Layer):
+        pass
+
+    keras.Sequential([keras.Input((2,)), Own()]).save(tmp_path / "own.keras")
+    with keras.saving.CustomObjectScope({}):
+        keras.saving.get_custom_objects().pop("elsewhere>Own")
+        with pytest.raises(
+            ValueError, match="own.keras.* holds a Own, which is not known.*`custom_objects`"
+        ):
+            mtl.load_model(tmp_path / "own.keras")
+
+
+def test_a_model_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    model = toy.model([toy.segmentation()])
+
+    def killed(path):
+        path.write_bytes(b"half a file")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_whole(model, tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+    save_whole(model, tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+    assert mtl.load_model(tmp_path / "model.keras").image_size == model.image_size

@@ -5,6 +5,7 @@ import tensorflow as tf
 import toy
 from PIL import Image
 
+from mtl_keras.export import saved_model
 from mtl_keras.tasks import Geometry
 from mtl_keras.training.inference import predict_images
 
@@ -200,3 +201,30 @@ def test_a_task_named_like_instances_is_refused():
         toy.model([toy.detection(), toy.segmentation(name="instances")])
     # Without instances, the name is free.
     toy.model([toy.detection(), toy.segmentation(name="instances", num_classes=3)])
+
+
+def test_one_picture_is_not_taken_for_many():
+    model = toy.model([toy.segmentation()])
+    with pytest.raises(ValueError, match=r"one image of shape \(48, 40, 3\)"):
+        model.predict_images(np.zeros((48, 40, 3), "uint8"))
+    assert len(model.predict_images(np.zeros((2, 48, 40, 3), "uint8"))) == 2
+
+
+def test_what_is_set_after_a_prediction_counts(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), "uint8")
+    model = toy.model([toy.detection(score_threshold=0.0), toy.segmentation()])
+    before = model.predict_images([image], score_threshold=0.0)[0]
+    assert len(before["detection"]["scores"]) > 2
+    made = model._predict_images_function
+    model.predict_images([image])
+    assert model._predict_images_function is made, "it is made once where nothing is set"
+    model.tasks[0].max_detections = 2
+    found = model.predict_images([image], score_threshold=0.0)[0]
+    assert len(found["detection"]["scores"]) == 2
+    serve = tf.saved_model.load(str(saved_model(model, tmp_path / "served")))
+    found = serve.signatures["serving_default"](images=image[None])
+    assert found["detection_boxes"].shape[1] == 2
+    model.image_size = (32, 32)
+    assert not np.array_equal(
+        model.predict_images([image])[0]["segmentation"]["mask"], before["segmentation"]["mask"]
+    )

@@ -172,3 +172,10 @@ def test_wrong_arguments_are_named(both, tmp_path, arguments, message):
 def test_a_card_is_json_that_others_read_too(both, tmp_path):
     text = (save_to_zoo(both, tmp_path / "mine") / "card.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)
+
+
+def test_home_is_the_same_place_for_saving_and_loading(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = toy.model([toy.segmentation()])
+    assert save_to_zoo(model, "~/my_cells") == tmp_path / "my_cells"
+    assert load("~/my_cells").name == "my_cells"

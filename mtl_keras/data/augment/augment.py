@@ -87,7 +87,8 @@ class Augment:
             of microscopy differ).
         min_visible: an object stays if at least this share of it is visible in the window, and one
             pixel each way: of the area of its box, and of its pixels where others or a cutout cover
-            them. What is visible of the others stays in the segmentation mask.
+            them. What is visible of the others stays in the segmentation mask. Crowds stay as
+            long as anything of them is visible, since they are to be ignored.
         reference_size: `(height, width)` of the letterbox whose scale counts as 1, by default the
             training size. `(512, 512)` with a training size of 256 trains on crops at the scale
             that images have when they are letterboxed into 512 x 512.

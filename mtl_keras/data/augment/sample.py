@@ -73,7 +73,8 @@ def settle(sample: dict[str, Any], min_visible: float) -> dict[str, Any]:
     )
     boxes, share = sample["boxes"], sample["share"]
     keep = tf.reduce_all(boxes[:, 2:] - boxes[:, :2] >= 1.0, axis=1)
-    keep &= (share >= min_visible) & (share > 0.0)
+    # A crowd is to be ignored wherever it is seen: without it, its place would be background.
+    keep &= ((share >= min_visible) | sample["is_crowd"]) & (share > 0.0)
 
     def without() -> dict[str, Any]:
         number = tf.where(keep, tf.cumsum(tf.cast(keep, tf.int32)), 0)
