@@ -377,6 +377,12 @@ def test_classes_that_are_the_same_keep_their_heads():
         if not layer.name.endswith("_head"):
             kept = other.get_layer(layer.name)
             assert toy.same(toy.arrays(layer.weights), toy.arrays(kept.weights))
+    for frozen in ("trunk_stem", "detection_head"):
+        model.get_layer(frozen).trainable = False
+    other = with_classes(model, ["a", "c", "d"], image_size=(96, 64))
+    still = {layer.name for layer in other.layers if layer.weights and not layer.trainable}
+    assert still == {"trunk_stem"}  # A new head has to learn.
+    assert model.get_layer("trunk_stem").trainable is False
 
 
 def test_export(saved, tmp_path):

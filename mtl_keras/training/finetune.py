@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from mtl_keras.tasks import Detection, Segmentation
+from mtl_keras.training import freezing
 from mtl_keras.training.files import save_whole
 from mtl_keras.training.model import MultiTaskModel, heads_of
 from mtl_keras.training.recipe import backup
@@ -33,8 +34,8 @@ def with_classes(
 
     Returns:
         A new `MultiTaskModel`, not compiled: tasks whose classes differ have new heads with
-        random weights, everything else has a copy of the weights of `model`. Where neither the
-        classes nor the size differ, `model` itself.
+        random weights, everything else has a copy of the weights of `model` and is frozen where
+        it is there. Where neither the classes nor the size differ, `model` itself.
 
     Raises:
         ValueError: If the model has a task that has no such classes, or that would have none.
@@ -84,6 +85,9 @@ def with_classes(
     for layer in adapted.layers:
         if layer.name not in heads:
             layer.set_weights(model.get_layer(layer.name).get_weights())
+    freezing.freeze(
+        adapted, [path for path in freezing.frozen(model) if path.split("/")[0] not in heads]
+    )
     return adapted
 
 
