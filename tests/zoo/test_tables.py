@@ -15,6 +15,7 @@ CARD = {
     "cost": {"cpu_hours": 2.15, "cores": 2, "device": "CPU"},
     "metrics_split": "val",
     "recipe": "zoo/recipes/x.py",
+    "config": {"trunk": {"class_name": "Trunk", "config": {"name": "lite", "weights": None}}},
 }
 BOXES = {"detection_AP": 0.6268, "detection_AP50": 0.8928, "detection_AP_nucleus": 0.6268}
 MASKS = {
@@ -32,6 +33,10 @@ def card(name, tasks, metrics, **changes):
     return {**CARD, "name": name, "tasks": tasks, "metrics": metrics, "classes": classes, **changes}
 
 
+def of_trunk(name):
+    return {"trunk": {"class_name": "Trunk", "config": {"name": name, "weights": None}}}
+
+
 CARDS = [
     card("a_detection", ["detection"], BOXES, shared_fraction=0.0),
     card("b_masks", ["segmentation"], MASKS, shared_fraction=0.0),
@@ -40,6 +45,7 @@ CARDS = [
         ["detection", "segmentation", "distance"],
         {**BOXES, **MASKS, "distance_mae": 1.234, "instances_PQ": None},
     ),
+    card("a_wide", ["detection", "segmentation"], BOXES, config=of_trunk("wide")),
     card("b_towers", ["detection", "segmentation"], BOXES, sharing="soft"),
     card("d_facades", ["detection"], {"detection_AP": 0.3}, data={"name": "facades"}),
 ]
@@ -58,15 +64,18 @@ def test_models_of_any_tasks_stand_by_data(tables, monkeypatch):
     header, line, *rows = text.splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (header, line, *rows)]
     assert {len(row) for row in cells} == {10}
-    # By data, those of several tasks first, by how they share.
+    # By data, those of several tasks first, by their trunk and how they share.
     assert [row[1] for row in cells[2:]] == [
         "`c_three`",
         "`b_towers`",
+        "`a_wide`",
         "`a_detection`",
         "`b_masks`",
         "`d_facades`",
     ]
-    three, _, boxes, masks, facades = (dict(zip(cells[0], row, strict=True)) for row in cells[2:])
+    three, _, _, boxes, masks, facades = (
+        dict(zip(cells[0], row, strict=True)) for row in cells[2:]
+    )
     assert (three["input"], three["parameters"], three["file"]) == ("64 × 96", "3.39 M", "6.5 MB")
     assert [three[c] for c in ("shared", "box AP", "mean IoU", "PQ")] == [
         "93.9%",
